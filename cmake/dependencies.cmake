@@ -1,0 +1,11 @@
+# Everything comes from Debian 12; scripts/install_dependencies lists the packages.
+find_package(Boost 1.81 REQUIRED COMPONENTS system json)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(TOMLPLUSPLUS REQUIRED IMPORTED_TARGET tomlplusplus)
+find_package(CLI11 REQUIRED)
+find_package(prometheus-cpp REQUIRED)

@@ -1,0 +1,42 @@
+# Warnings, sanitizers, and the functions that declare a core library and a test.
+
+add_compile_options(-Wall -Wextra -Wshadow $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>)
+if(SLUICE_WERROR)
+  add_compile_options(-Werror)
+endif()
+
+if(SLUICE_SANITIZE STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+elseif(SLUICE_SANITIZE STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(SLUICE_SANITIZE)
+  message(FATAL_ERROR "SLUICE_SANITIZE is '${SLUICE_SANITIZE}'; it must be empty, 'address' or 'thread'")
+endif()
+
+# sluice_core_library(kv SOURCES block_pool.cpp DEPS sluice_core_base)
+# A room of core/ is a static library of its own: what it links is what it may include.
+function(sluice_core_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(sluice_core_${name} STATIC ${A_SOURCES})
+  target_include_directories(sluice_core_${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(sluice_core_${name} PUBLIC ${A_DEPS})
+endfunction()
+
+# sluice_test(core_kv SOURCES block_pool_test.cpp LIBS sluice_core_kv [LABELS e2e])
+function(sluice_test name)
+  cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;LIBS;LABELS" ${ARGN})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 300)
+  endif()
+  add_executable(${name}_test ${A_SOURCES})
+  target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name}_test PRIVATE ${A_LIBS} GTest::gtest_main)
+  target_compile_definitions(${name}_test PRIVATE
+    SLUICE_SHARED_DATA="${PROJECT_SOURCE_DIR}/../shared/data"
+    SLUICE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+    SLUICE_PLUGIN_DIR="${PROJECT_BINARY_DIR}/plugins")
+  gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST
+    PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
+endfunction()
