@@ -1,0 +1,49 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+
+#include "core/base/error.hpp"
+#include "core/request/request.hpp"
+
+namespace sluice::request {
+
+/// Why a request ended before its time; a metric label.
+enum class CancelCause : uint8_t { kDisconnect, kClient, kStopString, kSlowConsumer, kDeadline, kDrain };
+
+struct GeneratorLimits {
+  uint32_t max_context = 0;     ///< prompt + output tokens at most; 0 = unknown, the generator refuses by itself
+  uint64_t max_kv_tokens = 0;   ///< tokens whose KV fits at all; 0 = unknown
+  uint32_t vocab_size = 0;      ///< 0 = takes text
+  uint32_t max_top_logprobs = 0;
+};
+
+/// A point-in-time reading, for /metrics and /health/ready. Counters never fall.
+struct GeneratorStats {
+  uint32_t running = 0, waiting = 0;
+  uint64_t kv_blocks_total = 0, kv_blocks_used = 0;
+  uint64_t steps = 0, prompt_tokens = 0, output_tokens = 0, preemptions = 0, plan_fallbacks = 0, plugin_errors = 0;
+  bool healthy = true;      ///< false: the model must not be ready; `trouble` says why
+  std::string trouble;
+};
+
+/// What turns tokens into tokens: an engine over step plugins, or a whole foreign engine.
+class Generator {
+ public:
+  virtual ~Generator() = default;
+  virtual GeneratorLimits limits() const = 0;  ///< [any] constant
+
+  /// [any] Takes the request at once or refuses it; after success its channel gets every answer's finish.
+  /// errors: ResourceExhausted (queue full: 429, or it can never fit: param "prompt"), Unavailable (stopping: 503),
+  ///         InvalidArgument
+  virtual Result<> submit(std::shared_ptr<const Request> request) = 0;
+
+  /// [any] Idempotent; unknown ids are ignored. The channel still gets a kCancelled finish per open answer.
+  virtual void cancel(uint64_t request_id, CancelCause cause) = 0;
+
+  virtual GeneratorStats stats() const = 0;  ///< [any]
+
+  /// [any] Cancels what is left and joins the threads. Idempotent.
+  virtual void stop() = 0;
+};
+
+}  // namespace sluice::request
