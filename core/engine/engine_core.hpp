@@ -1,0 +1,168 @@
+#pragma once
+#include <sluice/abi/kinds/backend.h>
+#include <sluice/abi/kinds/decoder.h>
+#include <sluice/abi/kinds/scheduler.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/base/clock.hpp"
+#include "core/engine/abi_call.hpp"
+#include "core/engine/plan.hpp"
+#include "core/engine/sampler_chain.hpp"
+#include "core/engine/sched_table.hpp"
+#include "core/engine/sequence.hpp"
+#include "core/engine/step_batch.hpp"
+#include "core/engine/step_cost.hpp"
+#include "core/kv/block_pool.hpp"
+#include "core/request/generator.hpp"
+
+namespace sluice::engine {
+
+/// What an engine is made of. Everything is borrowed and outlives the core.
+struct EngineParts {
+  const sluice_host_api *host = nullptr;
+  const Clock *clock = nullptr;
+
+  std::string backend_name;
+  const sluice_backend_vtbl *backend = nullptr;
+  sluice_model *model = nullptr;  ///< configured
+
+  std::string scheduler_name;
+  const sluice_scheduler_vtbl *scheduler = nullptr;  ///< the core creates and destroys its instance
+  const sluice_config *scheduler_options = nullptr;  ///< for the call of create() only
+
+  std::vector<SamplerPort> samplers;
+
+  std::string decoder_name;
+  const sluice_decoder_vtbl *decoder = nullptr;
+  sluice_decoder *decoder_instance = nullptr;
+};
+
+struct EngineLimits {
+  uint32_t max_seqs = 16;        ///< sequences in one step
+  uint32_t token_budget = 512;   ///< tokens in one step
+  uint32_t max_live = 1024;      ///< sequences that run or wait
+  uint32_t waiting_window = 256; ///< waiting sequences that a view shows
+  uint32_t max_context = 0;      ///< tokens
+  uint32_t vocab_size = 0;
+  uint32_t block_size = 16;      ///< tokens
+  uint32_t kv_blocks = 0;
+  uint32_t watermark_blocks = 0; ///< kept free when admitting
+};
+
+enum class StepOutcome {
+  kIdle,       ///< nothing to do until a request arrives or wake_at_ns()
+  kInFlight,   ///< the step has not finished within the timeout; call step() again
+  kCommitted,  ///< a step's tokens are final
+};
+
+/// The engine without a thread: sequences, blocks and plugins, one step at a time.
+///
+/// Does no I/O, reads no clock but the one handed in, and owns no thread, so that a simulation drives it as the server
+/// does. A plugin that fails costs the sequences of that step an error; one that poisons itself costs all of them, and
+/// the core stays unhealthy.
+/// thread  [engine], all of it.
+class EngineCore {
+ public:
+  static Result<std::unique_ptr<EngineCore>> create(EngineParts parts, EngineLimits limits);
+  ~EngineCore();
+  EngineCore(const EngineCore &) = delete;
+  EngineCore &operator=(const EngineCore &) = delete;
+
+  /// Whether a request could ever run; `submit` trusts that it was asked. errors: InvalidArgument, ResourceExhausted
+  static Result<> check(const request::Request &request, const EngineLimits &limits);
+
+  /// Takes a request, all its answers. errors: ResourceExhausted (no room for more), Unavailable (poisoned), Internal
+  Result<> submit(std::shared_ptr<const request::Request> request);
+  void cancel(uint64_t request_id, request::CancelCause cause);
+  void cancel_all(request::CancelCause cause);
+  /// Ends everything with an error although a step may be under way: the last resort when the backend hangs.
+  void abandon(const Error &error);
+
+  /// Plans, submits, waits up to timeout_ns, samples and commits.
+  StepOutcome step(uint64_t timeout_ns);
+
+  uint64_t wake_at_ns() const { return wake_at_ns_; }  ///< after kIdle; 0 = only a request wakes
+  const EngineLimits &limits() const { return limits_; }
+  size_t live() const { return n_live_; }
+  request::GeneratorStats stats() const;
+
+  /// Every block has one owner, every table row agrees with its sequence. Returns what is wrong, empty when nothing is.
+  std::string audit() const;
+
+ private:
+  EngineCore(EngineParts parts, EngineLimits limits, const sluice_sample_caps &caps);
+  Result<> create_scheduler();
+
+  // A step, in the order in which it happens.
+  void expire();
+  bool plan();
+  void carry_out();
+  void run(sluice_seq_ref ref, uint32_t n_tokens);
+  bool submit_batch();
+  StepOutcome finish_batch(uint64_t timeout_ns);
+  PluginResult choose_tokens(const sluice_step_result &result);
+  void commit(const sluice_step_result &result);
+  void commit_decoder(uint64_t device_ns);
+
+  void fill_view();
+  uint32_t pending_of(const Sequence &sequence) const;
+  bool make_room(sluice_seq_ref for_ref, uint32_t n_blocks);
+  void preempt(sluice_seq_ref ref);
+  void finish(sluice_seq_ref ref, request::Event event, uint8_t sched_event);
+  void end_cancelled(sluice_seq_ref ref);
+  void fail_batch(const PluginFailure &failure);
+  void end_all(const Error &error);
+  void note_plugin_error(const PluginFailure &failure);
+  std::vector<sluice_seq_ref> live_refs() const;
+  void enlist(sluice_seq_ref ref, uint8_t state);
+  void delist(sluice_seq_ref ref);
+  bool in_batch(sluice_seq_ref ref) const { return sequences_[ref]->in_flight; }
+
+  static uint64_t step_time_ns(void *self, uint32_t prefill, uint32_t decode, uint64_t context);
+  static uint64_t swap_time_ns(void *self, uint32_t blocks, int32_t in);
+  static uint64_t recompute_time_ns(void *self, sluice_seq_ref ref);
+  static int32_t probe_prefix(void *self, sluice_seq_ref ref);
+
+  const EngineParts parts_;
+  const EngineLimits limits_;
+  const bool mixed_batch_;
+  kv::BlockPool pool_;
+  SchedTable table_;
+  PlanBuffers buffers_;
+  SamplerChain chain_;
+  StepBatch batch_;
+  StepCost cost_;
+  sluice_sched_host sched_host_{};
+  sluice_scheduler *scheduler_ = nullptr;
+
+  std::vector<std::unique_ptr<Sequence>> sequences_;  ///< [max_live] by ref, null = free
+  std::vector<sluice_seq_ref> free_refs_, retired_refs_;  ///< retired: free once the scheduler has heard
+  std::vector<sluice_seq_ref> resident_, waiting_;    ///< all live refs, each list by arrival
+  uint64_t waiting_tokens_ = 0;                       ///< sum of pending over waiting_
+  std::unordered_multimap<uint64_t, sluice_seq_ref> by_request_;
+  std::vector<sluice_seq_ref> batch_refs_;
+  std::vector<TokenChoice> choices_;
+  std::vector<HostRow> host_rows_;
+  std::vector<const uint32_t *> host_masks_;
+  std::vector<Sequence *> committed_;
+  std::vector<sluice_seq_ref> committed_refs_;
+  std::vector<int32_t> committed_tokens_;
+  std::vector<float> committed_logprobs_;
+  std::vector<uint32_t> decoder_indptr_, decoder_zero_;
+  std::vector<sluice_decoder_seq *> decoder_seqs_;
+
+  size_t n_live_ = 0;
+  uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;
+  uint64_t submitted_ns_ = 0;
+  std::optional<sluice_ticket> ticket_;
+  std::optional<Error> poisoned_;
+  request::GeneratorStats counters_;
+};
+
+}  // namespace sluice::engine

@@ -1,0 +1,298 @@
+#include "core/engine/sampler_chain.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/plugin/options.hpp"
+
+namespace sluice::engine {
+namespace {
+
+constexpr uint32_t kMaxBias = 65536;  // pairs; far above what a request may carry
+
+bool row_allows(const uint32_t *mask, uint32_t token) { return (mask[token / 32] >> (token % 32) & 1U) != 0; }
+
+}  // namespace
+
+SamplerChain::SamplerChain(std::vector<SamplerPort> samplers, const sluice_sample_caps &caps, uint32_t vocab_size)
+    : samplers_(std::move(samplers)), caps_(caps), vocab_size_(vocab_size) {
+  for (const auto &sampler : samplers_) {
+    call_names_.push_back("sampler " + sampler.name);
+    has_masks_ |= SLUICE_HAS_FN(sampler.vtbl, sluice_sampler_vtbl, fill_masks);
+    relowers_ |= (sampler.vtbl->flags & SLUICE_SMPF_RELOWER) != 0;
+  }
+}
+
+PluginResult SamplerChain::open(Sequence &sequence) {
+  const auto &request = *sequence.request;
+  sluice_seq_start start{};
+  start.struct_size = SLUICE_SIZE_THROUGH(sluice_seq_start, request);
+  start.n_prompt = sequence.prompt_len();
+  start.seq = sequence.id;
+  start.request_id = request.id;
+  start.seed = sequence.seed();
+  start.answer_index = sequence.answer;
+  start.n_answers = request.n_answers;
+  start.max_new = request.max_new;
+  start.n_stop = static_cast<uint32_t>(request.stop_tokens.size());
+  start.prompt = request.prompt.data();
+  start.stop_tokens = request.stop_tokens.data();
+  for (size_t i = 0; i < samplers_.size(); ++i) {
+    const bool has_options = i < request.sampler_options.size() && request.sampler_options[i] != nullptr;
+    start.request = has_options ? request.sampler_options[i]->handle() : nullptr;
+    sluice_sampler_seq *seq = nullptr;
+    auto opened = call(call_names_[i].c_str(), samplers_[i].vtbl->seq_open, samplers_[i].instance, &start, &seq);
+    if (!opened) {
+      close(sequence);
+      return opened;
+    }
+    sequence.sampler_seqs.push_back(seq);
+  }
+  auto lowered = lower(sequence);
+  if (!lowered) close(sequence);
+  return lowered;
+}
+
+void SamplerChain::close(Sequence &sequence) {
+  for (size_t i = 0; i < sequence.sampler_seqs.size(); ++i)
+    samplers_[i].vtbl->seq_close(samplers_[i].instance, sequence.sampler_seqs[i]);
+  sequence.sampler_seqs.clear();
+}
+
+PluginResult SamplerChain::lower(Sequence &sequence) {
+  const auto &request = *sequence.request;
+  auto &spec = sequence.spec;
+  spec = {};
+  spec.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind);
+  spec.temperature = 1.0F;
+  spec.top_p = 1.0F;
+  spec.repetition = 1.0F;
+  spec.logprobs_kind = SLUICE_LOGPROBS_RAW;
+  sequence.n_lowered = 0;
+
+  const bool device_logprobs = request.n_top_logprobs <= caps_.max_logprobs &&
+                               (caps_.logprobs_kinds >> SLUICE_LOGPROBS_RAW & 1U) != 0;
+  const bool device_draws = (caps_.forms & SLUICE_ROW_TOKEN) != 0 && (caps_.flags & SLUICE_SCF_CANONICAL_DRAW) != 0;
+  const bool device_masks = has_masks_ && (caps_.stages & SLUICE_STAGE_BIT(SLUICE_STAGE_MASK)) != 0;
+  if (device_masks) spec.stage[spec.n_stages++] = SLUICE_STAGE_MASK;
+  for (size_t i = 0; i < samplers_.size(); ++i) {
+    const auto *vtbl = samplers_[i].vtbl;
+    if (SLUICE_HAS(vtbl, sluice_sampler_vtbl, flags) && (vtbl->flags & SLUICE_SMPF_MASKS) != 0) {
+      if (!device_masks) break;  // masks run on the host, so everything after them does
+      ++sequence.n_lowered;
+      continue;
+    }
+    if (!SLUICE_HAS_FN(vtbl, sluice_sampler_vtbl, lower)) break;
+    const sluice_sample_spec before = spec;
+    auto result = call(call_names_[i].c_str(), vtbl->lower, samplers_[i].instance, sequence.sampler_seqs[i], &caps_,
+                       &spec);
+    if (!result) {
+      spec = before;
+      if (result.error().error.code != Code::kUnsupported) return result;
+      break;
+    }
+    if (spec.n_stages > SLUICE_MAX_STAGES || spec.n_stages < before.n_stages ||
+        std::memcmp(spec.stage, before.stage, before.n_stages) != 0) {
+      return PluginFailure{{Code::kInternal, call_names_[i] + ": lower changed stages that were already there", {}},
+                           true};
+    }
+    ++sequence.n_lowered;
+  }
+  // Raw log-probabilities need the row before any stage, and only the canonical draw repeats elsewhere.
+  const bool all = sequence.n_lowered == samplers_.size();
+  if (!all || !device_draws || (request.want_logprobs && !device_logprobs)) {
+    if (request.want_logprobs || all) {
+      sequence.n_lowered = 0;
+      spec.n_stages = 0;
+    }
+  } else if (request.want_logprobs) {
+    spec.flags |= SLUICE_SPF_LOGPROB;
+    spec.n_logprobs = request.n_top_logprobs;
+  }
+  return ask_bias(sequence);
+}
+
+PluginResult SamplerChain::ask_bias(Sequence &sequence) {
+  sequence.bias_token.clear();
+  sequence.bias_value.clear();
+  const auto *stages = sequence.spec.stage;
+  if (std::find(stages, stages + sequence.spec.n_stages, SLUICE_STAGE_BIAS) == stages + sequence.spec.n_stages)
+    return {};
+  for (size_t i = 0; i < sequence.n_lowered; ++i) {
+    const auto *vtbl = samplers_[i].vtbl;
+    if (!SLUICE_HAS_FN(vtbl, sluice_sampler_vtbl, bias)) continue;
+    uint32_t n = 1024;
+    for (;;) {
+      const size_t at = sequence.bias_token.size();
+      uint32_t room = n;
+      sequence.bias_token.resize(at + room);
+      sequence.bias_value.resize(at + room);
+      auto result = call(call_names_[i].c_str(), vtbl->bias, samplers_[i].instance, sequence.sampler_seqs[i],
+                         sequence.bias_token.data() + at, sequence.bias_value.data() + at, &room);
+      if (result && room > n)
+        return PluginFailure{{Code::kInternal, call_names_[i] + ": bias says more pairs than it had room for", {}}, true};
+      const size_t kept = result ? room : 0;
+      sequence.bias_token.resize(at + kept);
+      sequence.bias_value.resize(at + kept);
+      if (result) break;
+      if (result.error().error.code != Code::kResourceExhausted || room <= n || room > kMaxBias) return result;
+      n = room;
+    }
+  }
+  for (const int32_t token : sequence.bias_token)
+    if (token < 0 || static_cast<uint32_t>(token) >= vocab_size_)
+      return PluginFailure{{Code::kInternal, "a sampler's bias names token " + std::to_string(token) +
+                                                 ", the vocabulary has " + std::to_string(vocab_size_), {}}, true};
+  return {};
+}
+
+PluginResult SamplerChain::fill_mask(const Sequence &sequence, std::span<uint32_t> words) const {
+  std::fill(words.begin(), words.end(), 0xFFFFFFFFU);
+  uint8_t dead = 0;
+  for (size_t i = 0; i < samplers_.size(); ++i) {
+    const auto *vtbl = samplers_[i].vtbl;
+    if (!SLUICE_HAS_FN(vtbl, sluice_sampler_vtbl, fill_masks)) continue;
+    auto result = call(call_names_[i].c_str(), vtbl->fill_masks, samplers_[i].instance, sequence.sampler_seqs[i], 0U,
+                       static_cast<const int32_t *>(nullptr), static_cast<const int32_t *>(nullptr), words.data(),
+                       static_cast<uint32_t>(words.size()), &dead);
+    if (!result) return result;
+  }
+  return {};
+}
+
+PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const uint32_t *const> masks) {
+  const size_t n_words = (vocab_size_ + 31) / 32;
+  rows_.resize(rows.size() * vocab_size_);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    float *row = rows_.data() + r * vocab_size_;
+    std::memcpy(row, rows[r].logits, sizeof(float) * vocab_size_);
+    const auto &spec = rows[r].sequence->spec;
+    const bool masked_below =
+        std::find(spec.stage, spec.stage + spec.n_stages, SLUICE_STAGE_MASK) != spec.stage + spec.n_stages;
+    if (masks[r] != nullptr && !masked_below)
+      for (uint32_t v = 0; v < vocab_size_; ++v)
+        if (!row_allows(masks[r], v)) row[v] = -std::numeric_limits<float>::infinity();
+  }
+
+  token_.assign(rows.size(), -1);
+  for (size_t stage = 0; stage < samplers_.size(); ++stage) {
+    const auto &sampler = samplers_[stage];
+    if ((sampler.vtbl->flags & SLUICE_SMPF_MASKS) != 0) continue;
+    index_.clear();
+    for (size_t r = 0; r < rows.size(); ++r)
+      if (rows[r].sequence->n_lowered <= stage && token_[r] < 0) index_.push_back(static_cast<uint32_t>(r));
+    if (index_.empty()) continue;
+
+    // The rows of one call lie together; rows that were lowered past this stage stay where they are.
+    const auto n = static_cast<uint32_t>(index_.size());
+    for (uint32_t i = 0; i < n; ++i)
+      if (index_[i] != i) {
+        std::swap_ranges(rows_.begin() + static_cast<ptrdiff_t>(i) * vocab_size_,
+                         rows_.begin() + static_cast<ptrdiff_t>(i + 1) * vocab_size_,
+                         rows_.begin() + static_cast<ptrdiff_t>(index_[i]) * vocab_size_);
+      }
+    seqs_.clear();
+    seed_.clear();
+    position_.clear();
+    row_mask_.clear();
+    mask_words_.clear();
+    minus_one_.assign(n, -1);
+    for (const uint32_t r : index_) {
+      auto &sequence = *rows[r].sequence;
+      seqs_.push_back(sequence.sampler_seqs[stage]);
+      seed_.push_back(sequence.seed());
+      position_.push_back(sequence.length());
+      row_mask_.push_back(masks[r] != nullptr ? static_cast<int32_t>(mask_words_.size() / n_words) : -1);
+      if (masks[r] != nullptr) mask_words_.insert(mask_words_.end(), masks[r], masks[r] + n_words);
+    }
+    chosen_.assign(n, -1);
+    logprob_.assign(n, std::numeric_limits<float>::quiet_NaN());
+
+    sluice_sample_batch batch{};
+    batch.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_batch, sync);
+    batch.form = SLUICE_ROW_LOGITS_HOST;
+    batch.n_rows = n;
+    batch.vocab_size = vocab_size_;
+    batch.mask_n_words = static_cast<uint32_t>(n_words);
+    batch.row_seq = seqs_.data();
+    batch.row_parent = minus_one_.data();
+    batch.row_token = minus_one_.data();
+    batch.row_seed = seed_.data();
+    batch.row_position = position_.data();
+    batch.mask_words = mask_words_.data();
+    batch.row_mask = has_masks_ ? row_mask_.data() : nullptr;
+    batch.logits_host = rows_.data();
+    sluice_sample_out out{};
+    out.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_out, token_dev);
+    out.token = chosen_.data();
+    out.logprob = logprob_.data();
+    auto applied = call(call_names_[stage].c_str(), sampler.vtbl->apply, sampler.instance, &batch, &out);
+
+    for (uint32_t i = n; i > 0; --i)
+      if (index_[i - 1] != i - 1)
+        std::swap_ranges(rows_.begin() + static_cast<ptrdiff_t>(i - 1) * vocab_size_,
+                         rows_.begin() + static_cast<ptrdiff_t>(i) * vocab_size_,
+                         rows_.begin() + static_cast<ptrdiff_t>(index_[i - 1]) * vocab_size_);
+    if (!applied) return applied;
+    for (uint32_t i = 0; i < n; ++i) {
+      if (chosen_[i] < -1 || chosen_[i] >= static_cast<int32_t>(vocab_size_))
+        return PluginFailure{{Code::kInternal, call_names_[stage] + ": apply chose token " + std::to_string(chosen_[i]) +
+                                                   ", the vocabulary has " + std::to_string(vocab_size_), {}}, true};
+      token_[index_[i]] = chosen_[i];
+    }
+  }
+
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto &sequence = *rows[r].sequence;
+    auto &choice = *rows[r].choice;
+    const float *processed = rows_.data() + r * vocab_size_;
+    choice.token = token_[r] >= 0
+                       ? token_[r]
+                       : sdk::draw_row(processed, vocab_size_, sequence.seed(), sequence.length());
+    if (choice.token >= 0 && sequence.request->want_logprobs) raw_logprobs(rows[r]);
+  }
+  return {};
+}
+
+void SamplerChain::raw_logprobs(const HostRow &row) {
+  // Nothing was lowered for a request that wants logprobs, so the backend's row is the model's own; and a spec without
+  // stages edits nothing.
+  sluice_sample_spec spec{};
+  spec.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind);
+  spec.logprobs_kind = SLUICE_LOGPROBS_RAW;
+  row_sampler_.run(const_cast<float *>(row.logits), vocab_size_, spec);
+  auto &choice = *row.choice;
+  choice.logprob = row_sampler_.value(choice.token);
+  const uint32_t n_top = std::min(row.sequence->request->n_top_logprobs, vocab_size_);
+  top_ids_.resize(n_top);
+  top_logprobs_.resize(n_top);
+  row_sampler_.top(n_top, top_ids_.data(), top_logprobs_.data());
+  for (uint32_t i = 0; i < n_top && top_ids_[i] >= 0; ++i) choice.top.push_back({top_ids_[i], top_logprobs_[i]});
+}
+
+PluginResult SamplerChain::commit(std::span<Sequence *const> sequences, std::span<const int32_t> tokens,
+                                  std::span<const float> logprobs) {
+  indptr_.resize(sequences.size() + 1);
+  for (size_t i = 0; i <= sequences.size(); ++i) indptr_[i] = static_cast<uint32_t>(i);
+  for (size_t stage = 0; stage < samplers_.size(); ++stage) {
+    const auto &sampler = samplers_[stage];
+    if (!SLUICE_HAS_FN(sampler.vtbl, sluice_sampler_vtbl, commit)) continue;
+    seqs_.clear();
+    for (const auto *sequence : sequences) seqs_.push_back(sequence->sampler_seqs[stage]);
+    auto result = call(call_names_[stage].c_str(), sampler.vtbl->commit, sampler.instance,
+                       static_cast<sluice_sampler_seq *const *>(seqs_.data()),
+                       static_cast<const uint32_t *>(indptr_.data()), tokens.data(), logprobs.data(),
+                       static_cast<uint32_t>(sequences.size()));
+    if (!result) return result;
+  }
+  if (relowers_)
+    for (auto *sequence : sequences) {
+      auto result = lower(*sequence);
+      if (!result) return result;
+    }
+  return {};
+}
+
+}  // namespace sluice::engine

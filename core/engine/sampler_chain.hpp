@@ -1,0 +1,85 @@
+#pragma once
+#include <sluice/abi/kinds/backend.h>
+#include <sluice/abi/kinds/sampler.h>
+#include <sluice/sdk/sampling.hpp>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/engine/abi_call.hpp"
+#include "core/engine/sequence.hpp"
+#include "core/engine/token_choice.hpp"
+
+namespace sluice::engine {
+
+/// One sampler of a model's chain. The instance is owned by whoever made it and outlives the chain.
+struct SamplerPort {
+  std::string name;
+  const sluice_sampler_vtbl *vtbl = nullptr;
+  sluice_sampler *instance = nullptr;
+};
+
+/// A row that the backend could not finish: its raw form, and the sequence it belongs to.
+struct HostRow {
+  Sequence *sequence = nullptr;
+  const float *logits = nullptr;  ///< [vocab] f32 after the lowered stages
+  TokenChoice *choice = nullptr;  ///< where the outcome goes
+};
+
+/// The samplers of one model, in order: opens a sequence, lowers what the backend can do, runs the rest on the host.
+///
+/// A row's token is chosen by the first sampler that writes one; if none does, by the host's draw of abi/rng.h.
+/// thread  [engine]
+class SamplerChain {
+ public:
+  SamplerChain(std::vector<SamplerPort> samplers, const sluice_sample_caps &caps, uint32_t vocab_size);
+
+  size_t size() const { return samplers_.size(); }
+  bool has_masks() const { return has_masks_; }
+
+  /// Opens the sequence with every sampler and lowers the longest prefix of the chain into sequence.spec.
+  /// On failure nothing stays open.
+  PluginResult open(Sequence &sequence);
+  void close(Sequence &sequence);
+
+  /// True: the backend's token is final. False: the row comes as host logits and goes through choose().
+  bool lowered(const Sequence &sequence) const { return sequence.n_lowered == samplers_.size(); }
+
+  /// Fills words[(vocab + 31) / 32] with the tokens allowed next, all ones where no sampler minds.
+  PluginResult fill_mask(const Sequence &sequence, std::span<uint32_t> words) const;
+
+  /// Runs the samplers that were not lowered.
+  ///   mask  per row, [n words] as fill_mask gave, or null. Already applied to lowered rows.
+  PluginResult choose(std::span<const HostRow> rows, std::span<const uint32_t *const> masks);
+
+  /// Tells every sampler the tokens that became final; one token per sequence. Asks RELOWER samplers again.
+  PluginResult commit(std::span<Sequence *const> sequences, std::span<const int32_t> tokens,
+                      std::span<const float> logprobs);
+
+ private:
+  PluginResult lower(Sequence &sequence);
+  PluginResult ask_bias(Sequence &sequence);
+  void raw_logprobs(const HostRow &row);
+
+  std::vector<SamplerPort> samplers_;
+  std::vector<std::string> call_names_;  ///< "sampler NAME", for messages
+  sluice_sample_caps caps_;
+  uint32_t vocab_size_;
+  bool has_masks_ = false;
+  bool relowers_ = false;
+
+  // Reused by choose() and commit().
+  std::vector<float> rows_, logprob_;
+  std::vector<int32_t> token_, minus_one_;
+  std::vector<uint32_t> index_, indptr_, position_, mask_words_;
+  std::vector<uint64_t> seed_;
+  std::vector<int32_t> row_mask_;
+  std::vector<sluice_sampler_seq *> seqs_;
+  std::vector<int32_t> chosen_, top_ids_;
+  std::vector<float> top_logprobs_;
+  sdk::RowSampler row_sampler_;
+};
+
+}  // namespace sluice::engine

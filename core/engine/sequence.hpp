@@ -1,0 +1,48 @@
+#pragma once
+#include <sluice/abi/kinds/decoder.h>
+#include <sluice/abi/kinds/sampler.h>
+#include <sluice/abi/sched.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/request/generator.hpp"
+
+namespace sluice::engine {
+
+/// One answer in the making: its tokens, and where their keys and values live.
+/// Always: computed <= tokens.size(); blocks hold at least `computed` tokens; state is WAITING iff blocks is empty.
+struct Sequence {
+  sluice_seq_id id = 0;
+  std::shared_ptr<const request::Request> request;
+  uint32_t answer = 0;
+
+  std::vector<int32_t> tokens;   ///< prompt, then output
+  uint32_t computed = 0;         ///< leading tokens whose KV is valid
+  std::vector<uint32_t> blocks;  ///< block table, in position order
+  uint8_t state = SLUICE_SEQ_WAITING;
+
+  // What the chain wants of this sequence's rows; see sampler_chain.hpp.
+  std::vector<sluice_sampler_seq *> sampler_seqs;  ///< one per sampler of the chain
+  sluice_sample_spec spec{};
+  uint32_t n_lowered = 0;           ///< leading samplers that the backend runs
+  std::vector<int32_t> bias_token;  ///< sparse logit bias, when BIAS is lowered
+  std::vector<float> bias_value;
+  int32_t history_slot = -1;        ///< the backend's penalty history, -1 = none held
+  uint32_t history_length = 0;      ///< tokens already appended there
+
+  sluice_decoder_seq *decoder_seq = nullptr;
+
+  std::optional<Error> row_error;                     ///< its row gave no token: ends at the next commit
+  bool in_flight = false;                             ///< part of the step under way
+  std::optional<request::CancelCause> cancel_cause;   ///< set: ends at the next commit or before the next plan
+
+  uint32_t prompt_len() const { return static_cast<uint32_t>(request->prompt.size()); }
+  uint32_t length() const { return static_cast<uint32_t>(tokens.size()); }
+  uint32_t generated() const { return length() - prompt_len(); }
+  uint64_t seed() const { return request->seed + answer; }
+};
+
+}  // namespace sluice::engine

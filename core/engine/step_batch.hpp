@@ -1,0 +1,68 @@
+#pragma once
+#include <sluice/abi/step.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/engine/sequence.hpp"
+
+namespace sluice::engine {
+
+/// The arrays of one sluice_step, filled sequence by sequence. Memory is kept from step to step.
+///
+/// Penalty histories: the backend keeps max_seqs of them; this hands a slot to a sequence that needs one and takes it
+/// from one that is not in the step, whose history is then sent again when it comes back.
+/// thread  [engine]
+class StepBatch {
+ public:
+  StepBatch(uint32_t max_seqs, uint32_t vocab_size, uint32_t block_size);
+
+  void clear();
+
+  /// Feeds the next n tokens of the sequence; its blocks must already cover them. A row is asked for iff they are the
+  /// last it has.
+  ///   lowered  the backend draws the token; else the row comes back as host logits
+  void add(Sequence &sequence, uint32_t n, bool lowered);
+
+  /// Where the allow-mask of the row just added goes: [(vocab + 31) / 32] words, until the next add().
+  std::span<uint32_t> add_mask();
+
+  bool empty() const { return sequences_.empty(); }
+  std::span<Sequence *const> sequences() const { return sequences_; }
+  uint32_t fed_tokens(size_t i) const { return q_indptr_[i + 1] - q_indptr_[i]; }
+  int32_t row_of(size_t i) const { return row_of_[i]; }  ///< of sequence i, -1 = none
+  const uint32_t *mask_of_row(uint32_t row) const;       ///< null = none
+  uint32_t n_tokens() const { return static_cast<uint32_t>(tokens_.size()); }
+  uint32_t n_rows() const { return static_cast<uint32_t>(row_token_.size()); }
+
+  /// Valid until the next clear().
+  sluice_step abi(uint64_t step_no) const;
+
+  /// Lets go of a history slot, because the sequence ends.
+  void forget(Sequence &sequence);
+
+ private:
+  void add_history(Sequence &sequence);
+  int32_t take_history_slot(Sequence &sequence);
+
+  uint32_t vocab_size_, block_size_;
+  std::vector<Sequence *> sequences_;
+  std::vector<int32_t> row_of_;
+  std::vector<int32_t> tokens_, positions_;
+  std::vector<uint32_t> slots_, q_indptr_, kv_len_, block_indptr_, block_ids_;
+  std::vector<sluice_seq_id> seq_ids_;
+  std::vector<uint32_t> row_token_, row_spec_, row_position_, bias_indptr_, mask_words_;
+  std::vector<uint8_t> row_want_;
+  std::vector<uint64_t> row_seed_;
+  std::vector<int32_t> row_mask_, row_history_, bias_token_;
+  std::vector<float> bias_value_;
+  std::vector<sluice_sample_spec> specs_;
+  std::vector<Sequence *> history_owner_;  ///< [max_seqs]
+  std::vector<uint8_t> history_used_;      ///< [max_seqs] by this step
+  std::vector<uint32_t> history_slot_, history_indptr_;
+  std::vector<uint8_t> history_kind_;
+  std::vector<int32_t> history_token_;
+};
+
+}  // namespace sluice::engine
