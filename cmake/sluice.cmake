@@ -36,7 +36,7 @@ function(sluice_test name)
   target_compile_definitions(${name}_test PRIVATE
     SLUICE_SHARED_DATA="${PROJECT_SOURCE_DIR}/../shared/data"
     SLUICE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
-    SLUICE_PLUGIN_DIR="${PROJECT_BINARY_DIR}/plugins")
+    SLUICE_PLUGIN_DIR="${PROJECT_BINARY_DIR}/lib/sluice/plugins")
   gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
 endfunction()
