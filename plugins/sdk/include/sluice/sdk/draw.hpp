@@ -35,25 +35,13 @@ inline int32_t draw_row(const float *row, uint32_t n, uint64_t seed, uint32_t po
   if (top < 0) return -1;
   DrawBest d;
   d.offer(row[top] + gumbel_of(seed, position, stream, top), top);
-  const auto offer_group = [&](uint32_t first, uint32_t count) {
-    const float limit = d.best.logit - kGumbelMax;
-    bool any = false;
-    for (uint32_t j = 0; j < count; ++j) any |= row[first + j] >= limit;
-    if (!any) return;
-    uint32_t r[4];
-    sluice_rng(seed, position, stream, first / 4, r);
-    for (uint32_t j = 0; j < count; ++j)
-      if (row[first + j] >= limit) d.offer(row[first + j] + gumbel(r[j]), static_cast<int32_t>(first + j));
-  };
-  uint32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const float limit = d.best.logit - kGumbelMax;
-    int32_t hits = 0;
-    for (uint32_t j = 0; j < kLanes; ++j) hits |= row[i + j] >= limit ? 1 : 0;
-    if (hits != 0)
-      for (uint32_t j = 0; j < kLanes; j += 4) offer_group(i + j, 4);
-  }
-  for (; i < n; i += 4) offer_group(i, n - i < 4 ? n - i : 4);
+  uint32_t noise[4], group = UINT32_MAX;
+  for_each_from(row, n, [&] { return d.best.logit - kGumbelMax; },
+                [&](int32_t id) {
+                  const auto v = static_cast<uint32_t>(id);
+                  if (v / 4 != group) sluice_rng(seed, position, stream, group = v / 4, noise);
+                  d.offer(row[v] + gumbel(noise[v % 4]), id);
+                });
   return d.best.id;
 }
 

@@ -1,5 +1,4 @@
-// sluice/sdk/row_math.hpp - passes over one long row of f32. Loops run in blocks of kLanes with a constant trip count,
-// which compilers turn into vector code at -O2 without being asked for an instruction set.
+// sluice/sdk/row_math.hpp - passes over one long row of f32, at the speed of memory or nearly.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -11,7 +10,6 @@
 namespace sluice::sdk {
 inline namespace v0 {
 
-constexpr uint32_t kLanes = 16;
 constexpr float kRemoved = -std::numeric_limits<float>::infinity();  ///< an entry that cannot be chosen
 
 /// An entry of a row. The order of the ABI: the larger logit first, the lower id among equals.
@@ -21,15 +19,75 @@ struct Ranked {
 };
 inline bool better(const Ranked &a, const Ranked &b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
+namespace detail {
+// Vectors of 16 bytes exist on every CPU we build for, and GCC and Clang agree on their syntax.
+typedef float F4 __attribute__((vector_size(16)));
+typedef int32_t I4 __attribute__((vector_size(16)));
+
+inline F4 load(const float *p) {
+  F4 v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline I4 to_int(F4 v) { return __builtin_convertvector(v, I4); }
+inline F4 to_float(I4 v) { return __builtin_convertvector(v, F4); }
+inline F4 as_float(I4 v) {
+  F4 f;
+  std::memcpy(&f, &v, sizeof f);
+  return f;
+}
+inline int32_t to_int(float v) { return static_cast<int32_t>(v); }
+inline float to_float(int32_t v) { return static_cast<float>(v); }
+inline float as_float(int32_t v) {
+  float f;
+  std::memcpy(&f, &v, sizeof f);
+  return f;
+}
+
+/// exp for x <= 0, T a float or a vector of them. Cephes' expf: 2^k times a polynomial on [-ln 2 / 2, ln 2 / 2].
+template <class T> T exp_below(T x) {
+  const T low = T{} - 87.0f;
+  const T c = x < low ? low : x;
+  const auto k = to_int(c * 1.44269504f - 0.5f);  // nearest integer, since c <= 0
+  const T kf = to_float(k);
+  const T r = (c - kf * 0.693359375f) + kf * 2.12194440e-4f;  // ln 2 in two parts
+  T p = T{} + 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return x < low ? T{} : p * as_float((k + 127) << 23);
+}
+
+/// Has one of the kLanes entries at p reached the limit?
+constexpr uint32_t kLanes = 16;
+inline bool any_from(const float *p, F4 limit) {
+  const I4 hit = (load(p) >= limit) | (load(p + 4) >= limit) | (load(p + 8) >= limit) | (load(p + 12) >= limit);
+  uint64_t half[2];
+  std::memcpy(half, &hit, sizeof half);
+  return (half[0] | half[1]) != 0;
+}
+}  // namespace detail
+
+/// exp(x) for x <= 0, relative error below 2e-7; 0 below -87.
+inline float exp_nonpositive(float x) { return detail::exp_below(x); }
+
 /// Largest entry; -inf for an empty row or one of NaNs.
 inline float row_max(const float *row, uint32_t n) {
-  float lane[kLanes];
-  for (float &l : lane) l = kRemoved;
+  using detail::load;
+  detail::F4 m[4];
+  for (auto &v : m) v = detail::F4{} + kRemoved;
   uint32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (uint32_t j = 0; j < kLanes; ++j) lane[j] = row[i + j] > lane[j] ? row[i + j] : lane[j];
+  for (; i + detail::kLanes <= n; i += detail::kLanes)
+    for (uint32_t j = 0; j < 4; ++j) {
+      const detail::F4 x = load(row + i + 4 * j);
+      m[j] = x > m[j] ? x : m[j];
+    }
   float best = kRemoved;
-  for (const float l : lane) best = l > best ? l : best;
+  for (const auto &v : m)
+    for (uint32_t j = 0; j < 4; ++j) best = v[j] > best ? v[j] : best;
   for (; i < n; ++i) best = row[i] > best ? row[i] : best;
   return best;
 }
@@ -38,43 +96,37 @@ inline float row_max(const float *row, uint32_t n) {
 inline int32_t row_argmax(const float *row, uint32_t n) {
   const float best = row_max(row, n);
   if (best == kRemoved) return -1;
-  for (uint32_t i = 0;; ++i)
-    if (row[i] == best) return static_cast<int32_t>(i);
-}
-
-/// exp(x) for x <= 0, relative error below 2e-7; 0 below -87.
-inline float exp_nonpositive(float x) {
-  const float c = x < -87.0f ? -87.0f : x;
-  const int32_t k = static_cast<int32_t>(c * 1.44269504f - 0.5f);  // nearest integer, since c <= 0
-  const float kf = static_cast<float>(k);
-  const float r = (c - kf * 0.693359375f) + kf * 2.12194440e-4f;  // ln 2 in two parts
-  float p = 1.9875691500e-4f;                                     // minimax on [-ln 2 / 2, ln 2 / 2] (Cephes expf)
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const int32_t bits = (k + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return x < -87.0f ? 0.0f : p * scale;
+  uint32_t i = 0;
+  while (i + detail::kLanes <= n && !detail::any_from(row + i, detail::F4{} + best)) i += detail::kLanes;
+  while (row[i] != best) ++i;
+  return static_cast<int32_t>(i);
 }
 
 /// sum of exp(row[i] - max), accumulated so that 200,000 terms keep six digits. max >= every entry.
 inline double exp_sum(const float *row, uint32_t n, float max) {
-  constexpr uint32_t kChunk = 64 * kLanes;
+  constexpr uint32_t kChunk = 1024;  // f32 adds 64 terms per lane at most, f64 adds the chunks
   double total = 0;
   uint32_t i = 0;
-  while (i + kLanes <= n) {
-    float lane[kLanes] = {};
-    const uint32_t end = n - i < kChunk ? i + (n - i) / kLanes * kLanes : i + kChunk;
-    for (; i < end; i += kLanes)
-      for (uint32_t j = 0; j < kLanes; ++j) lane[j] += exp_nonpositive(row[i + j] - max);
-    for (const float l : lane) total += static_cast<double>(l);
+  while (i + detail::kLanes <= n) {
+    detail::F4 sum[4] = {};
+    const uint32_t end = n - i < kChunk ? i + (n - i) / detail::kLanes * detail::kLanes : i + kChunk;
+    for (; i < end; i += detail::kLanes)
+      for (uint32_t j = 0; j < 4; ++j) sum[j] += detail::exp_below(detail::load(row + i + 4 * j) - max);
+    for (const auto &v : sum)
+      for (uint32_t j = 0; j < 4; ++j) total += static_cast<double>(v[j]);
   }
   for (; i < n; ++i) total += static_cast<double>(exp_nonpositive(row[i] - max));
   return total;
+}
+
+/// row[i] /= divisor.
+inline void divide_row(float *row, uint32_t n, float divisor) {
+  uint32_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    const detail::F4 v = detail::load(row + i) / divisor;
+    std::memcpy(row + i, &v, sizeof v);
+  }
+  for (; i < n; ++i) row[i] /= divisor;
 }
 
 /// log(sum(exp(row))); -inf when nothing can be chosen.
@@ -83,18 +135,17 @@ inline float log_sum_exp(const float *row, uint32_t n) {
   return max == kRemoved ? kRemoved : max + static_cast<float>(std::log(exp_sum(row, n, max)));
 }
 
-/// Calls f(id) for each entry >= limit, in order of id; skips blocks without one.
-template <class F> void for_each_from(const float *row, uint32_t n, float limit, F &&f) {
+/// Calls f(id) for each entry >= limit(), in order of id. The limit may rise on the way: entries that it has passed by
+/// then may or may not be seen. Blocks without a hit cost one comparison.
+template <class L, class F> void for_each_from(const float *row, uint32_t n, L &&limit, F &&f) {
   uint32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    int32_t hits = 0;
-    for (uint32_t j = 0; j < kLanes; ++j) hits |= row[i + j] >= limit ? 1 : 0;
-    if (hits == 0) continue;
-    for (uint32_t j = 0; j < kLanes; ++j)
-      if (row[i + j] >= limit) f(static_cast<int32_t>(i + j));
+  for (; i + detail::kLanes <= n; i += detail::kLanes) {
+    if (!detail::any_from(row + i, detail::F4{} + limit())) continue;
+    for (uint32_t j = 0; j < detail::kLanes; ++j)
+      if (row[i + j] >= limit()) f(static_cast<int32_t>(i + j));
   }
   for (; i < n; ++i)
-    if (row[i] >= limit) f(static_cast<int32_t>(i));
+    if (row[i] >= limit()) f(static_cast<int32_t>(i));
 }
 
 /// The k best entries of a row, in no order; fewer when fewer can be chosen. `out` is reused memory.
@@ -103,9 +154,9 @@ inline void top_k_of_row(const float *row, uint32_t n, uint32_t k, std::vector<R
   if (k == 0) return;
   const bool few = k <= n / 16;  // then a heap of the best so far discards nearly every block at once
   float limit = std::numeric_limits<float>::lowest();
-  const auto take = [&](uint32_t i) {
+  const auto take = [&](int32_t id) {
+    const Ranked r{row[id], id};
     if (few && out.size() == k) {
-      const Ranked r{row[i], static_cast<int32_t>(i)};
       if (!better(r, out.front())) return;
       std::pop_heap(out.begin(), out.end(), better);
       out.back() = r;
@@ -113,22 +164,13 @@ inline void top_k_of_row(const float *row, uint32_t n, uint32_t k, std::vector<R
       limit = out.front().logit;
       return;
     }
-    out.push_back({row[i], static_cast<int32_t>(i)});
+    out.push_back(r);
     if (few && out.size() == k) {
       std::make_heap(out.begin(), out.end(), better);
       limit = out.front().logit;
     }
   };
-  uint32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    int32_t hits = 0;
-    for (uint32_t j = 0; j < kLanes; ++j) hits |= row[i + j] >= limit ? 1 : 0;
-    if (hits == 0) continue;
-    for (uint32_t j = 0; j < kLanes; ++j)
-      if (row[i + j] >= limit) take(i + j);
-  }
-  for (; i < n; ++i)
-    if (row[i] >= limit) take(i);
+  for_each_from(row, n, [&] { return limit; }, take);
   if (out.size() > k) {
     std::nth_element(out.begin(), out.begin() + (k - 1), out.end(), better);
     out.resize(k);

@@ -109,10 +109,7 @@ inline void RowSampler::temperature(float t) {
     for (Ranked &e : kept_) e.logit /= t;
     return;
   }
-  uint32_t i = 0;
-  for (; i + kLanes <= vocab_; i += kLanes)
-    for (uint32_t j = 0; j < kLanes; ++j) row_[i + j] /= t;
-  for (; i < vocab_; ++i) row_[i] /= t;
+  divide_row(row_, vocab_, t);
 }
 
 inline void RowSampler::top_k(int32_t k, bool ties) {
@@ -139,7 +136,7 @@ inline void RowSampler::top_k(int32_t k, bool ties) {
   const float limit = std::max_element(kept_.begin(), kept_.end(), by_rank)->logit;  // the last in rank
   kept_.erase(std::remove_if(kept_.begin(), kept_.end(), [&](const Ranked &e) { return e.logit == limit; }),
               kept_.end());
-  for_each_from(row_, vocab_, limit, [&](int32_t id) {
+  for_each_from(row_, vocab_, [&] { return limit; }, [&](int32_t id) {
     if (row_[id] == limit) kept_.push_back({limit, id});
   });
 }
@@ -160,7 +157,7 @@ inline void RowSampler::top_p(float p) {
     kept_.clear();
     double mass = 0;
     const float limit = depth > 100 ? std::numeric_limits<float>::lowest() : max - depth;
-    for_each_from(row_, vocab_, limit, [&](int32_t id) {
+    for_each_from(row_, vocab_, [&] { return limit; }, [&](int32_t id) {
       kept_.push_back({row_[id], id});
       mass += static_cast<double>(exp_nonpositive(row_[id] - max));
     });
@@ -181,7 +178,7 @@ inline void RowSampler::min_p(float p) {
   if (max_logit() == kRemoved) return;
   kept_.clear();
   sparse_ = true;
-  for_each_from(row_, vocab_, limit, [&](int32_t id) { kept_.push_back({row_[id], id}); });
+  for_each_from(row_, vocab_, [&] { return limit; }, [&](int32_t id) { kept_.push_back({row_[id], id}); });
 }
 
 inline float RowSampler::max_logit() const {
