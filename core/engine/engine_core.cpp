@@ -22,6 +22,9 @@ uint32_t blocks_for(uint64_t tokens, uint32_t block_size) {
   return static_cast<uint32_t>((tokens + block_size - 1) / block_size);
 }
 
+// A plugin that fails at every step must not fill the disk; the metric counts them all.
+bool worth_a_line(uint64_t nth) { return nth < 8 || nth % 1024 == 0; }
+
 Event error_event(uint32_t answer, Error error) {
   Event event;
   event.answer = answer;
@@ -57,20 +60,19 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
         limits.max_seqs, limits.token_budget, limits.kv_blocks));
 
   limits.vocab_size = info.vocab_size;
-  std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, caps));
+  std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps));
   if (auto r = core->create_scheduler(); !r) return r.error();
   return core;
 }
 
-EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_sample_caps &caps)
+EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info,
+                       const sluice_sample_caps &caps)
     : parts_(std::move(parts)),
       limits_(limits),
-      mixed_batch_([&] {
-        sluice_model_info info{};
-        info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
-        return call("backend", parts_.backend->model_info, parts_.model, &info).has_value() &&
-               (info.caps & SLUICE_CAP_MIXED_BATCH) != 0;
-      }()),
+      backend_who_("backend " + parts_.backend_name),
+      scheduler_who_("scheduler " + parts_.scheduler_name),
+      decoder_who_("decoder " + parts_.decoder_name),
+      mixed_batch_((info.caps & SLUICE_CAP_MIXED_BATCH) != 0),
       pool_(limits.kv_blocks),
       table_(limits.max_live),
       buffers_(limits.max_live, limits.max_seqs),
@@ -98,11 +100,10 @@ Result<> EngineCore::create_scheduler() {
   setup.probes_per_step = 0;
   setup.table = table_.abi();
   setup.host = &sched_host_;
-  const std::string who = "scheduler " + parts_.scheduler_name;
-  if (auto r = call(who.c_str(), parts_.scheduler->create, parts_.host, parts_.scheduler_options, &setup, &scheduler_);
+  if (auto r = call(scheduler_who_.c_str(), parts_.scheduler->create, parts_.host, parts_.scheduler_options, &setup, &scheduler_);
       !r)
     return r.error().error;
-  if (scheduler_ == nullptr) return Error{Code::kInternal, who + ": create succeeded without an instance", {}};
+  if (scheduler_ == nullptr) return Error{Code::kInternal, scheduler_who_ + ": create succeeded without an instance", {}};
   return {};
 }
 
@@ -169,7 +170,7 @@ Result<> EngineCore::submit(std::shared_ptr<const request::Request> request) {
       start.n_stop = static_cast<uint32_t>(request->stop_tokens.size());
       start.stop_tokens = request->stop_tokens.data();
       start.request = request->decoder_options ? request->decoder_options->handle() : nullptr;
-      result = call("decoder: seq_open", parts_.decoder->seq_open, parts_.decoder_instance, &start,
+      result = call(decoder_who_.c_str(), parts_.decoder->seq_open, parts_.decoder_instance, &start,
                     &sequence->decoder_seq);
       if (!result) chain_.close(*sequence);
     }
@@ -345,7 +346,7 @@ bool EngineCore::plan() {
   wake_at_ns_ = next_deadline_ns_;
   if (table_.has_events()) {
     const auto events = table_.events();
-    auto heard = call("scheduler: on_events", parts_.scheduler->on_events, scheduler_, &events);
+    auto heard = call(scheduler_who_.c_str(), parts_.scheduler->on_events, scheduler_, &events);
     table_.clear_events();
     free_refs_.insert(free_refs_.end(), retired_refs_.begin(), retired_refs_.end());
     retired_refs_.clear();
@@ -354,7 +355,7 @@ bool EngineCore::plan() {
   if (n_live_ == 0) return false;
 
   buffers_.reset();
-  auto planned = call("scheduler: plan", parts_.scheduler->plan, scheduler_, &buffers_.view, &buffers_.plan);
+  auto planned = call(scheduler_who_.c_str(), parts_.scheduler->plan, scheduler_, &buffers_.view, &buffers_.plan);
   std::string wrong;
   if (!planned) {
     note_plugin_error(planned.error());
@@ -363,7 +364,7 @@ bool EngineCore::plan() {
     wrong = check_plan(buffers_, *table_.abi());
   }
   if (!wrong.empty()) {
-    if (counters_.plan_fallbacks++ < 8 || counters_.plan_fallbacks % 1024 == 0)
+    if (worth_a_line(counters_.plan_fallbacks++))
       log::warn("engine", "step {}: the plan of scheduler {} is invalid, FCFS stands in for this step: {}", step_no_,
                 parts_.scheduler_name, wrong);
     plan_fallback(buffers_, *table_.abi());
@@ -469,7 +470,7 @@ bool EngineCore::submit_batch() {
   const auto step = batch_.abi(++step_no_);
   submitted_ns_ = parts_.clock->now_ns();
   sluice_ticket ticket = 0;
-  auto submitted = call("backend: submit", parts_.backend->submit, parts_.model, &step, &ticket);
+  auto submitted = call(backend_who_.c_str(), parts_.backend->submit, parts_.model, &step, &ticket);
   if (!submitted) {
     fail_batch(submitted.error());
     return false;
@@ -481,7 +482,7 @@ bool EngineCore::submit_batch() {
 StepOutcome EngineCore::finish_batch(uint64_t timeout_ns) {
   sluice_step_result result{};
   result.struct_size = SLUICE_SIZE_THROUGH(sluice_step_result, queue_ns);
-  auto waited = call("backend: wait", parts_.backend->wait, parts_.model, *ticket_, timeout_ns, &result);
+  auto waited = call(backend_who_.c_str(), parts_.backend->wait, parts_.model, *ticket_, timeout_ns, &result);
   if (!waited && waited.error().error.code == Code::kTimeout) return StepOutcome::kInFlight;
   if (!waited) {
     fail_batch(waited.error());
@@ -648,7 +649,7 @@ void EngineCore::commit_decoder(uint64_t device_ns) {
   told.n_drafted = decoder_zero_.data();
   told.n_accepted = decoder_zero_.data();
   told.step_ns = told.plain_ns = device_ns;
-  if (auto heard = call("decoder: commit", parts_.decoder->commit, parts_.decoder_instance, &told); !heard)
+  if (auto heard = call(decoder_who_.c_str(), parts_.decoder->commit, parts_.decoder_instance, &told); !heard)
     note_plugin_error(heard.error());
 }
 
@@ -668,8 +669,8 @@ void EngineCore::fail_batch(const PluginFailure &failure) {
 }
 
 void EngineCore::note_plugin_error(const PluginFailure &failure) {
-  ++counters_.plugin_errors;
-  log::error("engine", "{}{}", failure.error.message, failure.poisoned ? " (the instance is damaged)" : "");
+  if (worth_a_line(counters_.plugin_errors++) || failure.poisoned)
+    log::error("engine", "{}{}", failure.error.message, failure.poisoned ? " (the instance is damaged)" : "");
   if (failure.poisoned && !poisoned_) poisoned_ = failure.error;
 }
 

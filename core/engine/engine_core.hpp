@@ -96,7 +96,7 @@ class EngineCore {
   std::string audit() const;
 
  private:
-  EngineCore(EngineParts parts, EngineLimits limits, const sluice_sample_caps &caps);
+  EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info, const sluice_sample_caps &caps);
   Result<> create_scheduler();
 
   // A step, in the order in which it happens.
@@ -131,6 +131,7 @@ class EngineCore {
 
   const EngineParts parts_;
   const EngineLimits limits_;
+  const std::string backend_who_, scheduler_who_, decoder_who_;  ///< "scheduler fcfs", for messages
   const bool mixed_batch_;
   kv::BlockPool pool_;
   SchedTable table_;

@@ -1,0 +1,173 @@
+#pragma once
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <sluice/abi.h>
+
+#include <map>
+#include <string>
+
+#include "core/base/clock.hpp"
+#include "core/engine/engine_core.hpp"
+
+namespace sluice::engine::testing {
+
+/// Options as text by key; what a sluice_config* of these tests points to.
+using TestConfig = std::map<std::string, std::string>;
+
+inline const sluice_config *handle(const TestConfig &config) {
+  return reinterpret_cast<const sluice_config *>(&config);
+}
+
+/// A host whose clock belongs to the test, without metrics, and whose pool is the caller.
+class TestHost {
+ public:
+  TestHost() {
+    api_.struct_size = SLUICE_SIZE_THROUGH(sluice_host_api, get_extension);
+    api_.abi_major = SLUICE_ABI_MAJOR;
+    api_.abi_minor = SLUICE_ABI_MINOR;
+    api_.host_version = "0.0.0-test";
+    api_.host = reinterpret_cast<sluice_host *>(this);
+    api_.log = [](sluice_host *, int32_t, const char *, const char *, size_t) {};
+    api_.now_ns = [](sluice_host *host) { return reinterpret_cast<TestHost *>(host)->clock.now_ns(); };
+    api_.cfg_bool = [](const sluice_config *c, const char *key, int32_t *out) {
+      const auto *text = find(c, key);
+      if (text == nullptr) return SLUICE_E_NOT_FOUND;
+      *out = *text == "true" ? 1 : 0;
+      return SLUICE_OK;
+    };
+    api_.cfg_i64 = [](const sluice_config *c, const char *key, int64_t *out) {
+      const auto *text = find(c, key);
+      if (text == nullptr) return SLUICE_E_NOT_FOUND;
+      *out = std::stoll(*text);
+      return SLUICE_OK;
+    };
+    api_.cfg_f64 = [](const sluice_config *c, const char *key, double *out) {
+      const auto *text = find(c, key);
+      if (text == nullptr) return SLUICE_E_NOT_FOUND;
+      *out = std::stod(*text);
+      return SLUICE_OK;
+    };
+    api_.cfg_str = [](const sluice_config *c, const char *key, const char **out, size_t *length) {
+      const auto *text = find(c, key);
+      if (text == nullptr) return SLUICE_E_NOT_FOUND;
+      *out = text->data();
+      *length = text->size();
+      return SLUICE_OK;
+    };
+    api_.cfg_list = [](const sluice_config *, const char *, uint32_t, const char **, size_t *) {
+      return SLUICE_E_NOT_FOUND;
+    };
+    api_.cfg_raw = api_.cfg_str;
+    api_.metric = [](sluice_host *, int32_t, const char *, const char *, uint64_t *id) {
+      *id = 0;
+      return SLUICE_OK;
+    };
+    api_.metric_update = [](sluice_host *, uint64_t, double) {};
+    api_.parallel_for = [](sluice_host *, uint32_t n, void (*fn)(void *, uint32_t, uint32_t), void *ctx) {
+      for (uint32_t i = 0; i < n; ++i) fn(ctx, i, 0);
+    };
+    api_.n_workers = [](sluice_host *) { return 1U; };
+    api_.engine_event = [](sluice_host *, const sluice_engine_event *) { return SLUICE_E_NOT_FOUND; };
+    api_.get_extension = [](sluice_host *, const char *, uint32_t) -> const void * { return nullptr; };
+  }
+  const sluice_host_api *api() const { return &api_; }
+
+  ManualClock clock;
+
+ private:
+  static const std::string *find(const sluice_config *config, const char *key) {
+    if (config == nullptr) return nullptr;
+    const auto &options = *reinterpret_cast<const TestConfig *>(config);
+    const auto it = options.find(key);
+    return it == options.end() ? nullptr : &it->second;
+  }
+  sluice_host_api api_{};
+};
+
+/// The descriptor of a first-party plugin, as built. Libraries stay loaded.
+inline const sluice_plugin_desc *load_plugin(const TestHost &host, const std::string &kind, const std::string &name) {
+  const std::string path = std::string(SLUICE_PLUGIN_DIR) + "/libsluice_" + kind + "_" + name + ".so";
+  void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  if (library == nullptr) {
+    ADD_FAILURE() << dlerror();
+    return nullptr;
+  }
+  const auto entry = reinterpret_cast<sluice_plugin_entry_fn>(dlsym(library, SLUICE_PLUGIN_ENTRY_NAME));
+  sluice_status status{};
+  status.struct_size = SLUICE_SIZE_THROUGH(sluice_status, msg);
+  return entry == nullptr ? nullptr : entry(host.api(), &status);
+}
+
+/// A mock backend with a configured model, and a chain of one sampler, ready to be parts of an engine.
+class MockModel {
+ public:
+  MockModel(TestHost &host, const TestConfig &options, const EngineLimits &limits, const std::string &sampler)
+      : host_(host) {
+    sluice_status status{};
+    status.struct_size = SLUICE_SIZE_THROUGH(sluice_status, msg);
+    const auto ok = [&](int32_t code) { ASSERT_EQ(code, SLUICE_OK) << status.msg; };
+    backend_ = load_plugin(host, "backend", "mock")->backend;
+    sluice_backend_open open{};
+    open.struct_size = SLUICE_SIZE_THROUGH(sluice_backend_open, config);
+    open.config = handle(options);
+    ok(backend_->open(host.api(), &open, &opened_, &status));
+    sluice_model_source source{};
+    source.struct_size = SLUICE_SIZE_THROUGH(sluice_model_source, progress_ctx);
+    source.path = "/dev/null";
+    ok(backend_->model_load(opened_, &source, &model_, &status));
+    sluice_model_setup setup{};
+    setup.struct_size = SLUICE_SIZE_THROUGH(sluice_model_setup, max_logprobs);
+    setup.max_tokens_per_step = limits.token_budget;
+    setup.max_seqs_per_step = setup.max_rows_per_step = limits.max_seqs;
+    setup.max_context = limits.max_context;
+    setup.block_size = limits.block_size;
+    setup.max_logprobs = 20;
+    ok(backend_->configure(model_, &setup, &limits.kv_blocks, nullptr, &status));
+
+    sluice_model_info info{};
+    info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
+    ok(backend_->model_info(model_, &info, &status));
+    sampler_ = load_plugin(host, "sampler", sampler)->sampler;
+    ok(sampler_->create(host.api(), nullptr, &info, &sampler_instance_, &status));
+    decoder_ = load_plugin(host, "decoder", "plain")->decoder;
+    sluice_decoder_setup decoder_setup{};
+    decoder_setup.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_setup, target);
+    decoder_setup.max_seqs = limits.max_seqs;
+    decoder_setup.target = &info;
+    ok(decoder_->create(host.api(), nullptr, &decoder_setup, &decoder_instance_, &status));
+  }
+  ~MockModel() {
+    decoder_->destroy(decoder_instance_);
+    sampler_->destroy(sampler_instance_);
+    backend_->model_unload(model_);
+    backend_->close(opened_);
+  }
+
+  EngineParts parts(const sluice_scheduler_vtbl *scheduler) const {
+    EngineParts parts;
+    parts.host = host_.api();
+    parts.clock = &host_.clock;
+    parts.backend_name = "mock";
+    parts.backend = backend_;
+    parts.model = model_;
+    parts.scheduler_name = "under test";
+    parts.scheduler = scheduler;
+    parts.samplers = {{"under test", sampler_, sampler_instance_}};
+    parts.decoder_name = "plain";
+    parts.decoder = decoder_;
+    parts.decoder_instance = decoder_instance_;
+    return parts;
+  }
+
+ private:
+  TestHost &host_;
+  const sluice_backend_vtbl *backend_ = nullptr;
+  sluice_backend *opened_ = nullptr;
+  sluice_model *model_ = nullptr;
+  const sluice_sampler_vtbl *sampler_ = nullptr;
+  sluice_sampler *sampler_instance_ = nullptr;
+  const sluice_decoder_vtbl *decoder_ = nullptr;
+  sluice_decoder *decoder_instance_ = nullptr;
+};
+
+}  // namespace sluice::engine::testing
