@@ -1,0 +1,102 @@
+"""Turns seeded documents into packed training rows: ids, loss weights and document numbers, never splitting a document."""
+
+import random
+import re
+
+import numpy as np
+
+from chats import TOLD, WORLD, long_chat, short_chat, story_chat, story_turn
+from story import tell_long_story, tell_story
+from sums import EVALUATION as SUM_EVALUATION, assert_excluded, sum_turn
+
+BOS_DROP = 0.1        # some documents start without <|bos|>, so that a server that does not add it is served too
+PROMPT_WEIGHT = 0.0   # loss weight of what system and user say
+
+
+def held_out_wordings():
+    """One regular expression that matches any user turn in an evaluation wording."""
+    forms = [form for table in (WORLD, TOLD) for entry in table.values() for form in entry[-2]] + list(SUM_EVALUATION)
+    return re.compile("|".join(re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(form)) for form in forms), re.IGNORECASE)
+
+
+HELD_OUT_WORDINGS = held_out_wordings()
+
+
+def story_document(tokenizer, text):
+    ids = tokenizer.encode(text) + [tokenizer.im_end]
+    return ids, [1.0] * len(ids)
+
+
+def chat_document(tokenizer, chat):
+    for role, text in chat:
+        if role == "user":
+            assert_excluded(text)
+            if HELD_OUT_WORDINGS.search(text):
+                raise AssertionError(f"held-out wording in training text: {text!r}")
+    ids, mask = tokenizer.encode_chat(chat)
+    return ids, [1.0 if m else PROMPT_WEIGHT for m in mask]
+
+
+def sums_chat(rng):
+    chat = []
+    for _ in range(rng.randint(2, 5)):
+        question, answer = sum_turn(rng)
+        chat += [("user", question), ("assistant", answer)]
+    return chat
+
+
+def make_document(rng, tokenizer, mix):
+    """mix: {kind: weight}; returns (kind, ids, weights) with <|bos|> in front."""
+    kind = rng.choices(list(mix), list(mix.values()))[0]
+    if kind == "story":
+        ids, weights = story_document(tokenizer, tell_story(rng))
+    elif kind == "long_story":
+        ids, weights = story_document(tokenizer, tell_long_story(rng, rng.randint(3, 18))[0])
+    elif kind == "chat":
+        ids, weights = chat_document(tokenizer, short_chat(rng))
+    elif kind == "sums":
+        ids, weights = chat_document(tokenizer, sums_chat(rng))
+    elif kind == "story_chat":
+        ids, weights = chat_document(tokenizer, story_chat(rng))
+    elif kind == "long_chat":
+        ids, weights = chat_document(tokenizer, long_chat(rng, rng.randint(15, 125), rng.randint(4, 14)))
+    elif kind == "long_story_chat":
+        question, story = story_turn(rng, chapters=rng.randint(3, 16))
+        ids, weights = chat_document(tokenizer, [("user", question), ("assistant", story)])
+    else:
+        raise ValueError(f"unknown document kind {kind}")
+    if rng.random() >= BOS_DROP:
+        ids, weights = [tokenizer.bos] + ids, [0.0] + weights
+    return kind, ids, weights
+
+
+def make_rows(seed, tokenizer, mix, length, rows):
+    """Packs documents first-fit into `rows` rows of length + 1 tokens; the same arguments give the same rows.
+
+    Documents longer than a row are left out. Returns (ids uint16, weights float32, documents uint16), each [rows, length + 1].
+    """
+    rng = random.Random(f"{seed} {length} {rows}")
+    size = length + 1
+    ids = np.full((rows, size), tokenizer.pad, np.uint16)
+    weights = np.zeros((rows, size), np.float32)
+    documents = np.zeros((rows, size), np.uint16)
+    used, open_rows, number = [], [], 0
+    while True:
+        _, tokens, loss = make_document(rng, tokenizer, mix)
+        if len(tokens) > size:
+            continue
+        number += 1
+        row = next((r for r in open_rows if used[r] + len(tokens) <= size), None)
+        if row is None:
+            if len(used) == rows:
+                break
+            row = len(used)
+            used.append(0)
+            open_rows.append(row)
+        a, b = used[row], used[row] + len(tokens)
+        ids[row, a:b], weights[row, a:b], documents[row, a:b] = tokens, loss, number
+        used[row] = b
+        if size - b < 16 or len(open_rows) > 24:
+            open_rows.remove(max(open_rows, key=lambda r: used[r]) if size - b >= 16 else row)
+    order = np.array(rng.sample(range(rows), rows))
+    return ids[order], weights[order], documents[order]

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Makes the model that ships, from nothing but seeds: tokenizer, target, draft, Medusa heads, exported files, evaluation.
+
+    /usr/bin/python3 make_model.py --work DIR            every stage, continuing from what DIR already holds
+    /usr/bin/python3 make_model.py --work DIR target     one stage: tokenizer pilot target draft heads export evaluate
+
+Needs Debian's python3-torch, python3-numpy and python3-regex. DIR keeps checkpoints; files to commit are written to --out.
+"""
+
+import argparse
+import json
+import os
+import random
+
+import torch
+
+from chats import GUIDES, HEADINGS, NOT_TOLD, REFUSAL, SMALL_TALK, Notes, world_turn
+from corpus import make_rows
+from evaluate import (held_out_loss, loss_by_position, measure_long_chats, measure_long_stories, measure_refusals, measure_stories,
+                      measure_told, measure_world, sum_accuracy, training_ids)
+from evaluate_drafts import measure_speculation
+from export import export_model, load_model
+from heads import MedusaHeads, distillation_loss, export_heads, heads_loss, load_heads
+from network import Llama, Shape
+from refusals import refusal_question
+from story import tell_story
+from sums import sum_turn
+from tokenizer import Tokenizer, train_merges
+from train import CHUNK_STEPS, Phase, train
+
+SEED = 1
+VOCABULARY = 1408
+TARGET = Shape(VOCABULARY, embedding_length=256, block_count=5, feed_forward_length=448, head_count=4, head_count_kv=2)
+DRAFT = Shape(VOCABULARY, embedding_length=128, block_count=3, feed_forward_length=256, head_count=2, head_count_kv=1)
+
+SHORT = dict(story=0.28, chat=0.55, sums=0.07, story_chat=0.10)
+MIDDLE = dict(story=0.20, chat=0.30, sums=0.05, story_chat=0.10, long_chat=0.20, long_story=0.12, long_story_chat=0.03)
+LONG = dict(story=0.15, chat=0.35, sums=0.05, story_chat=0.05, long_chat=0.20, long_story=0.15, long_story_chat=0.05)
+
+TARGET_PHASES = [
+    Phase("short-small", SHORT, length=256, rows=8, steps=1600, seed=SEED),
+    Phase("short", SHORT, length=256, rows=16, steps=1700, seed=SEED),
+    Phase("middle", MIDDLE, length=1024, rows=4, steps=500, seed=SEED),
+    Phase("long", LONG, length=2048, rows=2, steps=400, seed=SEED),
+]
+DRAFT_PHASES = [
+    Phase("draft-short", SHORT, length=256, rows=8, steps=1600, seed=SEED + 1),
+    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=300, seed=SEED + 1),
+]
+HEADS_PHASES = [
+    Phase("heads-short", SHORT, length=256, rows=8, steps=1000, seed=SEED + 2),
+    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=200, seed=SEED + 2),
+]
+
+
+class Maker:
+    def __init__(self, options):
+        self.work, self.out, self.low_precision = options.work, options.out, options.bf16
+
+    def at(self, name):
+        return os.path.join(self.work, name)
+
+    def shipped(self, name):
+        return os.path.join(self.out, name)
+
+    def tokenizer(self):
+        path = self.at("tokenizer.json")
+        if not os.path.exists(path):
+            Tokenizer(train_merges(tokenizer_texts(), VOCABULARY)).save(path)
+        return Tokenizer.load(path)
+
+    def pilot(self):
+        """Sums alone for two minutes: shows that the worked line carries over to pairs never seen, before the long run starts."""
+        phases = [Phase("pilot", dict(sums=1.0), length=256, rows=8, steps=300, seed=SEED)]
+        model = train(lambda: Llama(TARGET), phases, self.tokenizer(), self.at("pilot.pt"), SEED, decay_steps=100,
+                      low_precision=self.low_precision)
+        print("held-out pairs:", sum_accuracy(model, self.tokenizer(), held_out_pairs=True, limit=200))
+
+    def target(self):
+        return train(lambda: Llama(TARGET), TARGET_PHASES, self.tokenizer(), self.at("target.pt"), SEED, low_precision=self.low_precision)
+
+    def frozen_target(self):
+        """The target as it ships, so that draft and heads learn to agree with the quantised weights."""
+        if not os.path.exists(self.at("target.gguf")):
+            export_model(self.target(), self.tokenizer(), self.at("target.gguf"), "sluice-tiny", quantised=True)
+        return load_model(self.at("target.gguf")).requires_grad_(False)
+
+    def draft(self):
+        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=600,
+                     low_precision=self.low_precision, loss_of=distillation_loss(self.frozen_target()))
+
+    def heads(self):
+        target = self.frozen_target()
+        return train(lambda: MedusaHeads(target), HEADS_PHASES, self.tokenizer(), self.at("heads.pt"), SEED + 2, peak=1e-3,
+                     decay_steps=500, low_precision=self.low_precision, loss_of=heads_loss(target))
+
+    def export(self):
+        tokenizer = self.tokenizer()
+        export_model(load_model(self.at("target.gguf")) if os.path.exists(self.at("target.gguf")) else self.target(), tokenizer,
+                     self.shipped("sluice-tiny-q8_0.gguf"), "sluice-tiny", quantised=True)
+        export_model(self.draft(), tokenizer, self.shipped("sluice-tiny-draft-f16.gguf"), "sluice-tiny-draft", quantised=False)
+        export_heads(self.heads(), self.shipped("sluice-tiny-medusa.safetensors"), "sluice-tiny-q8_0.gguf")
+
+    def evaluate(self):
+        tokenizer = self.tokenizer()
+        target = load_model(self.shipped("sluice-tiny-q8_0.gguf")).requires_grad_(False)
+        results, examples = {}, {}
+
+        def note(name, result, example=None):
+            results[name] = result
+            examples[name] = example
+            print(name, json.dumps(result), flush=True)
+            with open(self.at("evaluation.json"), "w") as file:
+                json.dump({"results": results, "examples": examples}, file, indent=1)
+
+        note("sums, single digits", sum_accuracy(target, tokenizer, held_out_pairs=False))
+        note("sums, held-out pairs", sum_accuracy(target, tokenizer, held_out_pairs=True))
+        note("refusals", *measure_refusals(target, tokenizer))
+        note("facts told in the system prompt", *measure_told(target, tokenizer))
+        note("long chats", *measure_long_chats(target, tokenizer))
+        note("long stories", measure_long_stories(target, tokenizer))
+        training = training_ids(tokenizer, TARGET_PHASES, lambda phase: phase_ids(tokenizer, phase))
+        stories, rejected, samples = measure_stories(target, tokenizer, training)
+        note("stories", stories, {"rejected": rejected, "first three": samples})
+        note("world", *measure_world(target, tokenizer))
+        note("held-out loss", held_out_loss(target, tokenizer, [("story", 256, 40), ("chat", 256, 40), ("sums", 256, 20),
+                                                                 ("long_chat", 2048, 8), ("long_story", 2048, 8)]))
+        note("loss by position", loss_by_position(target, tokenizer))
+        draft = load_model(self.shipped("sluice-tiny-draft-f16.gguf"))
+        heads = load_heads(self.shipped("sluice-tiny-medusa.safetensors"), target)
+        note("speculation", measure_speculation(target, draft, heads, tokenizer))
+
+
+def tokenizer_texts():
+    """Text in which every word of the world is frequent; refusals only lightly, so that foreign words stay in small pieces."""
+    rng = random.Random(SEED)
+    texts = [tell_story(rng) for _ in range(1500)]
+    for _ in range(16000):
+        texts += world_turn(rng)
+    for _ in range(3000):
+        texts += [Notes(rng, 4).text(), *Notes(rng, 3).turn()]
+    for _ in range(1500):
+        texts += [*sum_turn(rng), refusal_question(rng)]
+    for _ in range(300):
+        texts += [text for questions, answer in SMALL_TALK for text in (answer, *questions)]
+        texts += GUIDES + HEADINGS + [REFUSAL, NOT_TOLD, "system\n", "user\n", "assistant\n", "\n", "Chapter 1 of 2. "]
+    return texts
+
+
+def phase_ids(tokenizer, phase):
+    """All rows that a phase trains on."""
+    from numpy import concatenate
+    chunks = (phase.steps + CHUNK_STEPS - 1) // CHUNK_STEPS
+    return concatenate([make_rows(f"{phase.seed} {phase.name} {chunk}", tokenizer, phase.mix, phase.length, CHUNK_STEPS * phase.rows)[0]
+                        for chunk in range(chunks)])
+
+
+STAGES = ["tokenizer", "target", "draft", "heads", "export", "evaluate"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", help=f"default: {' '.join(STAGES)}")
+    parser.add_argument("--work", required=True, help="folder for checkpoints")
+    parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), help="folder for the files that ship")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="matrix products of training in bfloat16; faster where the CPU has avx512_bf16")
+    options = parser.parse_args()
+    for stage in options.stages:
+        if stage not in STAGES + ["pilot"]:
+            parser.error(f"unknown stage {stage!r}; one of {' '.join(STAGES)} pilot")
+    os.makedirs(options.work, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    maker = Maker(options)
+    for stage in options.stages or STAGES:
+        getattr(maker, stage)()
+
+
+if __name__ == "__main__":
+    main()
