@@ -143,6 +143,16 @@ class MockModel {
     backend_->close(opened_);
   }
 
+  /// From now on the backend claims to be able to sample nothing, so that rows come to the host.
+  void forbid_device_sampling() {
+    plain_ = *backend_;
+    plain_.sample_caps = [](const sluice_model *, sluice_sample_caps *out, sluice_status *) {
+      out->forms = SLUICE_ROW_LOGITS_HOST;
+      return SLUICE_OK;
+    };
+    backend_ = &plain_;
+  }
+
   EngineParts parts(const sluice_scheduler_vtbl *scheduler) const {
     EngineParts parts;
     parts.host = host_.api();
@@ -162,6 +172,7 @@ class MockModel {
  private:
   TestHost &host_;
   const sluice_backend_vtbl *backend_ = nullptr;
+  sluice_backend_vtbl plain_{};
   sluice_backend *opened_ = nullptr;
   sluice_model *model_ = nullptr;
   const sluice_sampler_vtbl *sampler_ = nullptr;

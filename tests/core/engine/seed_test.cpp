@@ -1,0 +1,87 @@
+// A seeded request gives the same tokens alone and in any company: batch, chunking, preemption and scheduler change
+// when a token comes, never which.
+#include <gtest/gtest.h>
+
+#include "tests/core/engine/plugin_fixture.hpp"
+
+namespace sluice::engine::testing {
+namespace {
+
+using Answers = std::vector<std::vector<int32_t>>;
+
+std::shared_ptr<request::Request> make_request(uint64_t id) {
+  auto request = std::make_shared<request::Request>();
+  request->id = id;
+  for (uint64_t i = 0; i < 5 + id * 7 % 40; ++i) request->prompt.push_back(static_cast<int32_t>((id * 31 + i * 17) % 500));
+  request->max_new = 40;
+  request->seed = id * 1000;
+  request->n_answers = id % 4 == 0 ? 2 : 1;
+  request->events = std::make_shared<request::EventChannel>(nullptr);
+  return request;
+}
+
+enum class SampleOn { kBackend, kHost };
+
+/// company = how many run at once.
+Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, uint32_t token_budget,
+            uint64_t *preemptions = nullptr, SampleOn sample_on = SampleOn::kBackend) {
+  TestHost host;
+  EngineLimits limits;
+  limits.max_seqs = 16;
+  limits.token_budget = token_budget;
+  limits.max_live = 64;
+  limits.max_context = 256;
+  limits.block_size = 8;
+  limits.kv_blocks = kv_blocks;
+  MockModel model(host, {{"script", "hash"}, {"vocab_size", "512"}, {"eos_token", "-1"}, {"spread", "2"}}, limits,
+                  sampler);
+  if (sample_on == SampleOn::kHost) model.forbid_device_sampling();
+  auto core = EngineCore::create(model.parts(load_plugin(host, "scheduler", "fcfs")->scheduler), limits);
+  EXPECT_TRUE(core.has_value());
+  Answers answers;
+  for (uint64_t first = 1; first <= 16; first += company) {
+    std::vector<std::shared_ptr<request::Request>> requests;
+    for (uint64_t id = first; id < first + company; ++id) {
+      requests.push_back(make_request(id));
+      EXPECT_TRUE((*core)->submit(requests.back()).has_value());
+    }
+    for (int i = 0; i < 100'000 && (*core)->live() > 0; ++i) (*core)->step(0);
+    for (const auto &request : requests) {
+      std::vector<request::Event> events;
+      request->events->drain(events);
+      std::vector<std::vector<int32_t>> own(request->n_answers);
+      for (const auto &event : events) own[event.answer].push_back(event.token);
+      for (auto &tokens : own) {
+        EXPECT_EQ(tokens.size(), request->max_new);
+        answers.push_back(std::move(tokens));
+      }
+    }
+  }
+  EXPECT_EQ((*core)->audit(), "");
+  if (preemptions != nullptr) *preemptions = (*core)->stats().preemptions;
+  return answers;
+}
+
+TEST(Seed, CompanyChunkingAndPreemptionChangeNoToken) {
+  const Answers alone = run("chain", 1, 512, 512);
+  EXPECT_EQ(run("chain", 16, 512, 512), alone) << "in a batch";
+  EXPECT_EQ(run("chain", 4, 512, 16), alone) << "with prompts in chunks";
+  uint64_t preemptions = 0;
+  EXPECT_EQ(run("chain", 16, 24, 64, &preemptions), alone) << "with too little memory";
+  EXPECT_GT(preemptions, 0U);
+}
+
+TEST(Seed, RowsThatComeToTheHostGiveTheTokensOfTheBackend) {
+  for (const char *sampler : {"chain", "greedy"})
+    EXPECT_EQ(run(sampler, 16, 24, 64, nullptr, SampleOn::kHost), run(sampler, 16, 512, 512)) << sampler;
+}
+
+TEST(Seed, TheDrawIsNoArgmaxAndAnswersDiffer) {
+  const Answers drawn = run("chain", 16, 512, 512);
+  EXPECT_NE(drawn, run("greedy", 16, 512, 512));
+  // Requests 4, 8, ... have two answers, which stand side by side.
+  EXPECT_NE(drawn[3], drawn[4]);
+}
+
+}  // namespace
+}  // namespace sluice::engine::testing
