@@ -50,5 +50,12 @@ INSTANTIATE_TEST_SUITE_P(Reference, Golden,
                                          Case{"reference", "llama-Q6_K", 1e-6}, Case{"reference", "qwen2", 1e-6},
                                          Case{"reference", "qwen3", 1e-6}));
 
+INSTANTIATE_TEST_SUITE_P(Cpu, Golden,
+                         testing::Values(Case{"cpu", "llama", 1e-5}, Case{"cpu", "llama-F16", 1e-4},
+                                         Case{"cpu", "llama-BF16", 1e-3}, Case{"cpu", "llama-Q8_0", 5e-3},
+                                         Case{"cpu", "llama-Q4_0", 5e-3}, Case{"cpu", "llama-Q4_K", 5e-3},
+                                         Case{"cpu", "llama-Q6_K", 5e-3}, Case{"cpu", "qwen2", 1e-5},
+                                         Case{"cpu", "qwen3", 1e-5}));
+
 }  // namespace
 }  // namespace sluice::test

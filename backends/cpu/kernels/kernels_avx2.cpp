@@ -1,0 +1,4 @@
+#include "backends/cpu/kernels/lanes_avx2.h"
+#include "backends/cpu/kernels/kernel_table_of.h"
+
+SLUICE_KERNEL_TABLE(kAvx2Kernels, "avx2")
