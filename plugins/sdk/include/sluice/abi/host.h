@@ -1,4 +1,5 @@
-/* sluice/abi/host.h - services of the host, the same table for every plugin, valid until the process ends. */
+/* sluice/abi/host.h - services of the host, as a table that is valid until the process ends. An instance uses the table
+ * that it was created with: its metrics and events are booked on that one. */
 #ifndef SLUICE_ABI_HOST_H
 #define SLUICE_ABI_HOST_H
 #include <sluice/abi/status.h>
