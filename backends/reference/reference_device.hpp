@@ -7,7 +7,7 @@
 namespace sluice::reference {
 
 /// Slow on purpose; single-threaded. Weights stay in the mapped file and are decoded row by row as they are used.
-class ReferenceDevice final : public graph::HostDevice {
+class ReferenceDevice : public graph::HostDevice {
 public:
   const char *name() const override { return "reference"; }
   bool supports(graph::OpKind, graph::TensorType) const override { return true; }
