@@ -186,11 +186,9 @@ TEST(Fcfs, LeavesTheWatermarkUnlessAlone) {
 
 TEST(Fcfs, StartsAPromptOnlyBesideWhatStartedOnesWillFill) {
   Fcfs s;
-  s.view.token_budget = 32, s.view.device_free = 10;
-  const auto started = s.resident(16, 16 * 7);  // 7 blocks to come, 1 of them (16 tokens over budget) now
-  s.view.max_prefills = 8;
+  s.view.token_budget = 40, s.view.device_free = 10;
+  const auto started = s.resident(16, 16 * 7);  // 7 blocks to come
   const auto fits = s.waiting(16 * 3);
-  s.view.token_budget = 40;
   s.reconfigure({{"max_chunk", "16"}});
   EXPECT_EQ(s.plan(), (Acts{run(started, 16), run(fits, 16)}));
   s.view.device_free = 9;
