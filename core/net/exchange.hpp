@@ -40,6 +40,7 @@ class Exchange {
   virtual const std::string &request_id() const = 0;
   virtual uint32_t client() const = 0;                      ///< dense id of the API key from 1; 0 = no keys are set
   virtual Post post() const = 0;
+  virtual bool open() const = 0;  ///< false once the peer has gone or the answer is sent
 
   virtual void add_header(std::string name, std::string value) = 0;  ///< to the answer, before it starts
   virtual void respond(Response response) = 0;

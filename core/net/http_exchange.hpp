@@ -20,6 +20,7 @@ class HttpExchange final : public Exchange {
   const std::string &request_id() const override { return request_id_; }
   uint32_t client() const override { return client_; }
   Post post() const override { return post_; }
+  bool open() const override { return session_ != nullptr; }
   void add_header(std::string name, std::string value) override {
     headers_.emplace_back(std::move(name), std::move(value));
   }

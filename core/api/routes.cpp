@@ -1,0 +1,43 @@
+#include <fmt/format.h>
+
+#include <functional>
+
+#include "core/api/api.hpp"
+#include "core/api/handlers.hpp"
+
+namespace sluice::api {
+
+Context::Context(lifecycle::Service &s, metrics::Registry &m, ApiOptions o)
+    : service(s),
+      metrics(m),
+      options(std::move(o)),
+      fingerprint(fmt::format("fp_{:08x}", static_cast<uint32_t>(std::hash<std::string>{}(options.version + options.commit)))),
+      ws_streams(m.gauge("sluice_ws_streams", "Open requests on WebSockets")) {}
+
+net::Router make_router(std::shared_ptr<Context> context) {
+  using net::RouteAccess;
+  using net::RouteBody;
+  using Function = void (*)(Context &, const ExchangePtr &);
+  net::Router router;
+  const auto add = [&](const char *method, const char *pattern, RouteAccess access, RouteBody body, Function function) {
+    router.add({method, pattern, access, body,
+                [context, function](ExchangePtr exchange) { function(*context, exchange); }});
+  };
+  add("GET", "/health", RouteAccess::kPublic, RouteBody::kNone, get_health);
+  add("GET", "/health/ready", RouteAccess::kPublic, RouteBody::kNone, get_ready);
+  add("GET", "/metrics", RouteAccess::kKey, RouteBody::kNone, get_metrics);
+  add("GET", "/version", RouteAccess::kKey, RouteBody::kNone, get_version);
+  add("GET", "/v1/models", RouteAccess::kKey, RouteBody::kNone, get_models);
+  add("GET", "/v1/models/{}", RouteAccess::kKey, RouteBody::kNone, get_model);
+  add("POST", "/v1/chat/completions", RouteAccess::kKey, RouteBody::kJson, post_chat_completions);
+  add("POST", "/v1/completions", RouteAccess::kKey, RouteBody::kJson, post_completions);
+  add("POST", "/tokenize", RouteAccess::kKey, RouteBody::kJson, post_tokenize);
+  add("POST", "/detokenize", RouteAccess::kKey, RouteBody::kJson, post_detokenize);
+  net::Route ws{"GET", "/v1/ws", RouteAccess::kKey, RouteBody::kNone, {}};
+  ws.ws = [context] { return make_ws_protocol(context); };
+  ws.ws_subprotocol = "sluice.v1";
+  router.add(std::move(ws));
+  return router;
+}
+
+}  // namespace sluice::api
