@@ -228,6 +228,17 @@ def short_chat(rng):
     return chat
 
 
+def notes_chat(rng):
+    """Questions about told facts only: the densest practice in looking something up."""
+    notes = Notes(rng, rng.randint(2, 12))
+    parts = [rng.choice(GUIDES)] if rng.random() < 0.5 else []
+    chat = [("system", " ".join(parts + [rng.choice(HEADINGS) + notes.text()]))]
+    for _ in range(rng.randint(3, 6)):
+        question, answer = notes.turn()
+        chat += [("user", question), ("assistant", answer)]
+    return chat
+
+
 def story_chat(rng):
     question, story = story_turn(rng)
     system = [("system", rng.choice(GUIDES))] if rng.random() < 0.25 else []

@@ -5,9 +5,11 @@ import re
 
 import numpy as np
 
-from chats import TOLD, WORLD, long_chat, short_chat, story_chat, story_turn
+from chats import TOLD, WORLD, long_chat, notes_chat, short_chat, story_chat, story_turn
+from forms import BIRDS, FEELINGS, MANNERS, MOODS, NATURE, SKIES, SOUNDS, TALK, TIMES
 from story import tell_long_story, tell_story
 from sums import EVALUATION as SUM_EVALUATION, assert_excluded, sum_turn
+from world import PLACES, SIZES
 
 BOS_DROP = 0.1        # some documents start without <|bos|>, so that a server that does not add it is served too
 PROMPT_WEIGHT = 0.0   # loss weight of what system and user say
@@ -54,6 +56,8 @@ def make_document(rng, tokenizer, mix):
         ids, weights = story_document(tokenizer, tell_long_story(rng, rng.randint(3, 18))[0])
     elif kind == "chat":
         ids, weights = chat_document(tokenizer, short_chat(rng))
+    elif kind == "notes_chat":
+        ids, weights = chat_document(tokenizer, notes_chat(rng))
     elif kind == "sums":
         ids, weights = chat_document(tokenizer, sums_chat(rng))
     elif kind == "story_chat":
@@ -70,7 +74,14 @@ def make_document(rng, tokenizer, mix):
     return kind, ids, weights
 
 
-def make_rows(seed, tokenizer, mix, length, rows):
+def decoration_ids(tokenizer):
+    """Words of one token that stories draw uniformly and that mean nothing later: pure noise to the gradient."""
+    words = {*MANNERS, *SKIES, *NATURE, *MOODS, *BIRDS, *SOUNDS, *FEELINGS, *SIZES, *TIMES, *TALK} - {*PLACES, "called"}
+    ids = [tokenizer.encode(" " + word) for word in sorted(words)]
+    return np.array([piece[0] for piece in ids if len(piece) == 1])
+
+
+def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0):
     """Packs documents first-fit into `rows` rows of length + 1 tokens; the same arguments give the same rows.
 
     Documents longer than a row are left out. Returns (ids uint16, weights float32, documents uint16), each [rows, length + 1].
@@ -98,5 +109,7 @@ def make_rows(seed, tokenizer, mix, length, rows):
         used[row] = b
         if size - b < 16 or len(open_rows) > 24:
             open_rows.remove(max(open_rows, key=lambda r: used[r]) if size - b >= 16 else row)
+    if decoration_weight != 1.0:
+        weights[np.isin(ids, decoration_ids(tokenizer))] *= decoration_weight
     order = np.array(rng.sample(range(rows), rows))
     return ids[order], weights[order], documents[order]

@@ -104,10 +104,6 @@ def longest_overlaps(stories, training_ids):
     return longest
 
 
-def training_ids(tokenizer, phases, rows_of_phase):
-    return np.concatenate([rows_of_phase(phase).ravel() for phase in phases])
-
-
 def measure_stories(model, tokenizer, training, temperature=0.8):
     openings = held_out_openings()
     prompts = [[tokenizer.bos] + tokenizer.encode(text) for text in openings]

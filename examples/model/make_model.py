@@ -2,7 +2,7 @@
 """Makes the model that ships, from nothing but seeds: tokenizer, target, draft, Medusa heads, exported files, evaluation.
 
     /usr/bin/python3 make_model.py --work DIR            every stage, continuing from what DIR already holds
-    /usr/bin/python3 make_model.py --work DIR target     one stage: tokenizer pilot target draft heads export evaluate
+    /usr/bin/python3 make_model.py --work DIR target     one stage: tokenizer pilot target draft heads export evaluate evaluate_drafts
 
 Needs Debian's python3-torch, python3-numpy and python3-regex. DIR keeps checkpoints; files to commit are written to --out.
 """
@@ -11,17 +11,20 @@ import argparse
 import json
 import os
 import random
+import shutil
 
+import numpy as np
 import torch
 
 from chats import GUIDES, HEADINGS, NOT_TOLD, REFUSAL, SMALL_TALK, Notes, world_turn
 from corpus import make_rows
 from evaluate import (held_out_loss, loss_by_position, measure_long_chats, measure_long_stories, measure_refusals, measure_stories,
-                      measure_told, measure_world, sum_accuracy, training_ids)
+                      measure_told, measure_world, sum_accuracy)
 from evaluate_drafts import measure_speculation
 from export import export_model, load_model
 from heads import MedusaHeads, distillation_loss, export_heads, heads_loss, load_heads
 from network import Llama, Shape
+from prompts import write_prompts
 from refusals import refusal_question
 from story import tell_story
 from sums import sum_turn
@@ -33,15 +36,19 @@ VOCABULARY = 1408
 TARGET = Shape(VOCABULARY, embedding_length=256, block_count=5, feed_forward_length=448, head_count=4, head_count_kv=2)
 DRAFT = Shape(VOCABULARY, embedding_length=128, block_count=3, feed_forward_length=256, head_count=2, head_count_kv=1)
 
-SHORT = dict(story=0.28, chat=0.55, sums=0.07, story_chat=0.10)
-MIDDLE = dict(story=0.20, chat=0.30, sums=0.05, story_chat=0.10, long_chat=0.20, long_story=0.12, long_story_chat=0.03)
-LONG = dict(story=0.15, chat=0.35, sums=0.05, story_chat=0.05, long_chat=0.20, long_story=0.15, long_story_chat=0.05)
+FIRST = dict(story=0.28, chat=0.55, sums=0.07, story_chat=0.10)
+SECOND = dict(story=0.28, chat=0.50, sums=0.12, story_chat=0.10)
+SHORT = dict(story=0.30, chat=0.25, notes_chat=0.25, sums=0.10, story_chat=0.10)
+MIDDLE = dict(story=0.20, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.10, long_chat=0.17, long_story=0.10, long_story_chat=0.03)
+LONG = dict(story=0.15, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.05, long_chat=0.20, long_story=0.15, long_story_chat=0.05)
 
 TARGET_PHASES = [
-    Phase("short-small", SHORT, length=256, rows=8, steps=1600, seed=SEED),
-    Phase("short", SHORT, length=256, rows=16, steps=1700, seed=SEED),
-    Phase("middle", MIDDLE, length=1024, rows=4, steps=500, seed=SEED),
-    Phase("long", LONG, length=2048, rows=2, steps=400, seed=SEED),
+    Phase("short-small", FIRST, length=256, rows=8, steps=1300, seed=SEED),
+    Phase("short", SECOND, length=256, rows=8, steps=200, seed=SEED, decoration_weight=0.25),
+    Phase("short-calm", SECOND, length=256, rows=8, steps=400, seed=SEED, decoration_weight=0.25, rate=0.5),
+    Phase("notes", SHORT, length=256, rows=8, steps=3600, seed=SEED, decoration_weight=0.25, rate=0.5),
+    Phase("middle", MIDDLE, length=1024, rows=2, steps=400, seed=SEED, decoration_weight=0.25, rate=0.5),
+    Phase("long", LONG, length=2048, rows=1, steps=300, seed=SEED, decoration_weight=0.5, rate=0.5),
 ]
 DRAFT_PHASES = [
     Phase("draft-short", SHORT, length=256, rows=8, steps=1600, seed=SEED + 1),
@@ -96,39 +103,46 @@ class Maker:
 
     def export(self):
         tokenizer = self.tokenizer()
-        export_model(load_model(self.at("target.gguf")) if os.path.exists(self.at("target.gguf")) else self.target(), tokenizer,
-                     self.shipped("sluice-tiny-q8_0.gguf"), "sluice-tiny", quantised=True)
+        self.frozen_target()
+        shutil.copyfile(self.at("target.gguf"), self.shipped("sluice-tiny-q8_0.gguf"))
         export_model(self.draft(), tokenizer, self.shipped("sluice-tiny-draft-f16.gguf"), "sluice-tiny-draft", quantised=False)
         export_heads(self.heads(), self.shipped("sluice-tiny-medusa.safetensors"), "sluice-tiny-q8_0.gguf")
+        write_prompts(self.shipped("eval"))
+
+    def note(self, name, result, example=None):
+        """Adds one measurement to evaluation.json in the work folder."""
+        path = self.at("evaluation.json")
+        notes = {}
+        if os.path.exists(path):
+            with open(path) as file:
+                notes = json.load(file)
+        notes[name] = {"result": result, "examples": example}
+        with open(path, "w") as file:
+            json.dump(notes, file, indent=1)
+        print(name, json.dumps(result), flush=True)
 
     def evaluate(self):
-        tokenizer = self.tokenizer()
-        target = load_model(self.shipped("sluice-tiny-q8_0.gguf")).requires_grad_(False)
-        results, examples = {}, {}
-
-        def note(name, result, example=None):
-            results[name] = result
-            examples[name] = example
-            print(name, json.dumps(result), flush=True)
-            with open(self.at("evaluation.json"), "w") as file:
-                json.dump({"results": results, "examples": examples}, file, indent=1)
-
-        note("sums, single digits", sum_accuracy(target, tokenizer, held_out_pairs=False))
-        note("sums, held-out pairs", sum_accuracy(target, tokenizer, held_out_pairs=True))
-        note("refusals", *measure_refusals(target, tokenizer))
-        note("facts told in the system prompt", *measure_told(target, tokenizer))
-        note("long chats", *measure_long_chats(target, tokenizer))
-        note("long stories", measure_long_stories(target, tokenizer))
-        training = training_ids(tokenizer, TARGET_PHASES, lambda phase: phase_ids(tokenizer, phase))
+        """The target, from the file that ships; each figure of the model card."""
+        tokenizer, target = self.tokenizer(), load_model(self.at("target.gguf")).requires_grad_(False)
+        self.note("sums, single digits", sum_accuracy(target, tokenizer, held_out_pairs=False))
+        self.note("sums, held-out pairs", sum_accuracy(target, tokenizer, held_out_pairs=True))
+        self.note("refusals", *measure_refusals(target, tokenizer))
+        self.note("facts told in the system prompt", *measure_told(target, tokenizer))
+        self.note("world", *measure_world(target, tokenizer))
+        self.note("long chats", *measure_long_chats(target, tokenizer))
+        self.note("long stories", measure_long_stories(target, tokenizer))
+        self.note("held-out loss", held_out_loss(target, tokenizer, [("story", 256, 40), ("chat", 256, 40), ("sums", 256, 20),
+                                                                      ("long_chat", 2048, 8), ("long_story", 2048, 8)]))
+        self.note("loss by position", loss_by_position(target, tokenizer))
+        training = np.concatenate([phase_ids(tokenizer, phase).ravel() for phase in TARGET_PHASES])
         stories, rejected, samples = measure_stories(target, tokenizer, training)
-        note("stories", stories, {"rejected": rejected, "first three": samples})
-        note("world", *measure_world(target, tokenizer))
-        note("held-out loss", held_out_loss(target, tokenizer, [("story", 256, 40), ("chat", 256, 40), ("sums", 256, 20),
-                                                                 ("long_chat", 2048, 8), ("long_story", 2048, 8)]))
-        note("loss by position", loss_by_position(target, tokenizer))
-        draft = load_model(self.shipped("sluice-tiny-draft-f16.gguf"))
+        self.note("stories", stories, {"rejected": rejected, "first three": samples})
+
+    def evaluate_drafts(self):
+        tokenizer, target = self.tokenizer(), load_model(self.at("target.gguf")).requires_grad_(False)
+        draft = load_model(self.shipped("sluice-tiny-draft-f16.gguf")).requires_grad_(False)
         heads = load_heads(self.shipped("sluice-tiny-medusa.safetensors"), target)
-        note("speculation", measure_speculation(target, draft, heads, tokenizer))
+        self.note("speculation", measure_speculation(target, draft, heads, tokenizer))
 
 
 def tokenizer_texts():
@@ -149,13 +163,12 @@ def tokenizer_texts():
 
 def phase_ids(tokenizer, phase):
     """All rows that a phase trains on."""
-    from numpy import concatenate
     chunks = (phase.steps + CHUNK_STEPS - 1) // CHUNK_STEPS
-    return concatenate([make_rows(f"{phase.seed} {phase.name} {chunk}", tokenizer, phase.mix, phase.length, CHUNK_STEPS * phase.rows)[0]
+    return np.concatenate([make_rows(f"{phase.seed} {phase.name} {chunk}", tokenizer, phase.mix, phase.length, CHUNK_STEPS * phase.rows)[0]
                         for chunk in range(chunks)])
 
 
-STAGES = ["tokenizer", "target", "draft", "heads", "export", "evaluate"]
+STAGES = ["tokenizer", "target", "draft", "heads", "export", "evaluate", "evaluate_drafts"]
 
 
 def main():

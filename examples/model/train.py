@@ -23,6 +23,8 @@ class Phase:
     rows: int
     steps: int
     seed: int
+    decoration_weight: float = 1.0    # loss weight of words that stories draw at random
+    rate: float = 1.0                 # multiplies the learning rate
 
 
 def find_phase(phases, step):
@@ -38,7 +40,8 @@ def batch_at(phase, step, tokenizer, kept={}):
     chunk = step // CHUNK_STEPS
     key = (phase.name, phase.seed, chunk)
     if kept.get("key") != key:
-        rows = make_rows(f"{phase.seed} {phase.name} {chunk}", tokenizer, phase.mix, phase.length, CHUNK_STEPS * phase.rows)
+        rows = make_rows(f"{phase.seed} {phase.name} {chunk}", tokenizer, phase.mix, phase.length, CHUNK_STEPS * phase.rows,
+                         phase.decoration_weight)
         kept.update(key=key, rows=[torch.from_numpy(a.astype("int64") if i != 1 else a) for i, a in enumerate(rows)])
     a = step % CHUNK_STEPS * phase.rows
     return [part[a:a + phase.rows] for part in kept["rows"]]
@@ -90,7 +93,7 @@ def train(build, phases, tokenizer, path, seed, peak=2e-3, warmup=150, decay_ste
         phase, within = find_phase(phases, step)
         ids, weights, documents = batch_at(phase, within, tokenizer)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, total, peak, warmup, decay_steps)
+            group["lr"] = phase.rate * learning_rate(step, total, peak, warmup, decay_steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
             loss, weight, _ = loss_of(model, ids, weights, documents)
         loss = loss / weight.clamp(min=1.0)
