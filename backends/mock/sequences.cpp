@@ -38,10 +38,15 @@ void check_block(const ShadowKv &kv, uint64_t seq_id, const uint32_t *blocks, ui
 }  // namespace
 
 void Sequences::sweep(uint64_t n_submit) {
-  if (known_.size() <= kMaxSequences || n_submit < next_sweep_) return;
+  if (known_.size() <= kManySequences || n_submit < next_sweep_) return;
   next_sweep_ = n_submit + kKeepSubmits;
-  for (auto it = known_.begin(); it != known_.end();)
-    it = it->second.last_submit + kKeepSubmits < n_submit ? known_.erase(it) : std::next(it);
+  const bool too_many = known_.size() > kTooManySequences;
+  for (auto it = known_.begin(); it != known_.end();) {
+    Sequence &s = it->second;
+    const bool idle = s.last_submit + kKeepSubmits < n_submit;
+    if (idle) std::vector<int32_t>().swap(s.tokens), std::vector<Sequence::Seen>().swap(s.seen);
+    it = idle && too_many ? known_.erase(it) : std::next(it);
+  }
 }
 
 void check_cache(const ShadowKv &kv, uint64_t seq_id, const uint32_t *blocks, uint32_t kv_len, Sequence &s) {

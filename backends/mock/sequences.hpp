@@ -20,10 +20,14 @@ struct Sequence {
   uint64_t last_submit = 0;
 };
 
-/// Sequences by id. The host does not say when one ends, so those not seen for a while go once there are too many;
-/// a sequence that comes back after that is checked by its contexts alone, and counts as one with a new prompt.
+/// Sequences by id. The host does not say when one ends, so those not seen for a while lose their tokens once there are
+/// many (they are then checked by contexts alone), and go altogether once there are too many (one that comes back then
+/// counts as one with a new prompt).
 class Sequences {
  public:
+  static constexpr size_t kManySequences = 8192, kTooManySequences = 131072;
+  static constexpr uint64_t kKeepSubmits = 1024;
+
   /// Makes it if need be. Valid until the next call of sweep().
   Sequence &at(uint64_t seq_id) { return known_[seq_id]; }
   /// Call once per submission.
@@ -31,8 +35,6 @@ class Sequences {
   size_t size() const { return known_.size(); }
 
  private:
-  static constexpr size_t kMaxSequences = 65536;
-  static constexpr uint64_t kKeepSubmits = 1024;
   std::unordered_map<uint64_t, Sequence> known_;
   uint64_t next_sweep_ = 0;
 };
