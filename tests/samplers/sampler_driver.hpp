@@ -4,6 +4,7 @@
 #include <sluice/sdk/sampling.hpp>
 
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "tests/support/loaded_plugin.hpp"

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sluice/abi.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <map>
