@@ -1,0 +1,29 @@
+#pragma once
+#include <functional>
+
+#include "core/base/error.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace sluice::app {
+
+/// What the process exits with: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
+using Exit = std::function<void(int)>;
+
+// One per subcommand: declares it, and what runs when it is chosen. [init]
+void add_serve(CLI::App &app, Exit exit);
+void add_run(CLI::App &app, Exit exit);
+void add_chat(CLI::App &app, Exit exit);
+void add_tokenize(CLI::App &app, Exit exit);
+void add_eval(CLI::App &app, Exit exit);
+void add_bench(CLI::App &app, Exit exit);
+void add_synth(CLI::App &app, Exit exit);
+void add_plugins(CLI::App &app, Exit exit);
+void add_config(CLI::App &app, Exit exit);
+
+/// Prints "sluice: message" to stderr and returns 1.
+int fail(const Error &error);
+
+}  // namespace sluice::app

@@ -1,0 +1,44 @@
+#pragma once
+#include <boost/json/fwd.hpp>
+#include <memory>
+#include <string>
+
+#include "core/app/local_generation.hpp"
+#include "core/app/served.hpp"
+
+namespace sluice::app {
+
+/// One model in this process, for the commands that do not serve. [init]
+class LocalModel {
+ public:
+  struct Options {
+    std::string path;     ///< empty = the model that ships
+    std::string backend = "cpu";
+    uint32_t context = 0;  ///< 0 = the model's own
+    uint32_t max_seqs = 1;
+    bool quiet = true;     ///< without a line per load phase
+  };
+  static Result<std::unique_ptr<LocalModel>> load(const Options &options);
+
+  const text::Tokenizer &tokenizer() const { return *runtime_->tokenizer(); }
+  const text::ChatTemplate *chat_template() const { return runtime_->chat_template().get(); }
+  request::Generator &generator() const { return *runtime_->engine(); }
+  uint64_t weights_bytes() const { return runtime_->info().weights_bytes; }
+
+  /// A request for these tokens with sampling fields by their API names ("temperature"), the rest as the model wants.
+  /// max_new is cut to what the context leaves. errors: InvalidArgument (names the field)
+  Result<request::Request> make_request(std::vector<int32_t> prompt, uint32_t max_new, uint64_t seed,
+                                        const boost::json::object &sampling);
+
+ private:
+  LocalModel() = default;
+
+  SteadyClock clock_;
+  metrics::Registry metrics_;
+  std::unique_ptr<PluginHouse> house_;
+  std::unique_ptr<ModelRuntime> runtime_;
+  std::shared_ptr<lifecycle::ServedModel> served_;
+  uint64_t next_id_ = 1;
+};
+
+}  // namespace sluice::app

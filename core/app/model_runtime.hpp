@@ -1,0 +1,84 @@
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/app/plugins.hpp"
+#include "core/engine/engine.hpp"
+#include "core/plugin/instances.hpp"
+#include "core/text/chat_template.hpp"
+#include "core/text/generation_defaults.hpp"
+#include "core/text/tokenizer.hpp"
+
+namespace sluice::app {
+
+/// Told while a model loads; both may be empty.
+struct LoadHooks {
+  /// One call per phase with its total (0 = of no known size), then with what is done.
+  std::function<void(const std::string &phase, uint64_t done_bytes, uint64_t total_bytes)> progress;
+  std::function<void(const std::string &detail)> phase_done;
+  std::function<bool()> stop;  ///< true ends the load with kCancelled
+};
+
+/// A backend with one model on it. [init]
+struct LoadedBackend {
+  std::unique_ptr<plugin::Backend> backend;
+  std::unique_ptr<plugin::LoadedModel> model;  ///< goes before its backend
+
+  static Result<LoadedBackend> load(const std::string &model_name, const ConfiguredPlugin &plugin, plugin::Host &host,
+                                    const std::string &path, const LoadHooks &hooks);
+};
+
+struct KvSize {
+  uint32_t blocks = 0;
+  uint32_t block_size = 0;  ///< tokens
+  uint64_t bytes = 0;
+};
+
+/// Sizes the cache and configures the model for it. block_size and kv_dtype of `setup` come from `kv`.
+/// enough_tokens  with kv on "auto" no more is taken, however much memory there is
+/// errors  ResourceExhausted when not one block fits, with what would
+Result<KvSize> configure_kv(plugin::LoadedModel &model, sluice_model_setup setup, const config::Kv &kv,
+                            uint64_t enough_tokens);
+
+/// A model with all its plugins, ready to generate. [init]
+class ModelRuntime {
+ public:
+  /// max_live  sequences that run or wait
+  static Result<std::unique_ptr<ModelRuntime>> load(const config::Model &model, const ModelPlugins &plugins,
+                                                    plugin::Host &host, const Clock &clock, uint32_t max_live,
+                                                    const LoadHooks &hooks);
+  ~ModelRuntime();
+  ModelRuntime(const ModelRuntime &) = delete;
+  ModelRuntime &operator=(const ModelRuntime &) = delete;
+
+  std::shared_ptr<engine::Engine> engine() const { return engine_; }
+  std::shared_ptr<const text::Tokenizer> tokenizer() const { return tokenizer_; }
+  std::shared_ptr<const text::ChatTemplate> chat_template() const { return chat_template_; }
+  const text::GenerationDefaults &defaults() const { return defaults_; }
+  const sluice_model_info &info() const { return loaded_.model->info(); }
+  const plugin::Sampler &sampler(size_t i) const { return *samplers_[i]; }
+  const plugin::Decoder &decoder() const { return *decoder_; }
+
+ private:
+  ModelRuntime() = default;
+  Result<> load_text(const std::string &path);
+  Result<> create_chain(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host);
+  Result<> start_engine(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
+                        const Clock &clock, uint32_t max_live, const LoadHooks &hooks);
+
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  std::shared_ptr<const text::ChatTemplate> chat_template_;
+  text::GenerationDefaults defaults_;
+  // The order of declaration is that of the life cycle; destruction is its reverse.
+  LoadedBackend loaded_;
+  std::vector<std::unique_ptr<plugin::Sampler>> samplers_;
+  std::unique_ptr<plugin::Decoder> decoder_;
+  std::shared_ptr<engine::Engine> engine_;
+};
+
+/// Limits of every model's top_logprobs, as OpenAI has it.
+inline constexpr uint32_t kMaxTopLogprobs = 20;
+
+}  // namespace sluice::app

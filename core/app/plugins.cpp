@@ -1,0 +1,63 @@
+#include "core/app/plugins.hpp"
+
+#include <fmt/format.h>
+
+#include "core/app/version.hpp"
+
+namespace sluice::app {
+
+Result<std::unique_ptr<PluginHouse>> PluginHouse::open(const config::Plugins &plugins, const Clock &clock,
+                                                       metrics::Registry *metrics) {
+  auto folders = plugin::search_folders(plugins.dirs);
+  if (!folders) return folders.error();
+  return std::unique_ptr<PluginHouse>(new PluginHouse(*folders, plugins.insecure, clock, metrics));
+}
+
+PluginHouse::PluginHouse(const std::vector<std::string> &folders, bool insecure, const Clock &clock,
+                         metrics::Registry *metrics)
+    : host_({.clock = &clock, .metrics = metrics, .n_workers = 0, .version = kVersion}),
+      registry_(folders, insecure) {}
+
+ConfiguredPlugin PluginHouse::configure_one(uint64_t kind, const config::PluginUse &use, const std::string &where,
+                                            std::vector<config::Problem> &problems) {
+  ConfiguredPlugin out;
+  auto library = registry_.load(kind, use.name, *host_.api());
+  if (!library) {
+    problems.push_back({use.origin, fmt::format("{}: {}", where, library.error().message)});
+    return out;
+  }
+  out.library = *library;
+  out.options = plugin::Options::from_toml(out.library->schema, use.options, where, use.origin, problems);
+  return out;
+}
+
+ModelPlugins PluginHouse::configure(const config::Model &model, std::vector<config::Problem> &problems) {
+  ModelPlugins out;
+  const std::string where = "models." + model.name + ".";
+  if (model.engine) {
+    problems.push_back({model.engine->origin,
+                        fmt::format("{}engine = \"{}\": engine plugins are listed and checked, but this version does "
+                                    "not serve through them yet; name a backend instead", where, model.engine->name)});
+    configure_one(SLUICE_KIND_ENGINE, *model.engine, where + "engine", problems);
+    return out;
+  }
+  out.backend = configure_one(SLUICE_KIND_BACKEND, model.backend, where + "backend", problems);
+  out.scheduler = configure_one(SLUICE_KIND_SCHEDULER, model.scheduler, where + "scheduler", problems);
+  for (size_t i = 0; i < model.samplers.size(); ++i)
+    out.samplers.push_back(
+        configure_one(SLUICE_KIND_SAMPLER, model.samplers[i], fmt::format("{}samplers[{}]", where, i), problems));
+  out.decoder = configure_one(SLUICE_KIND_DECODER, model.decoder, where + "decoder", problems);
+  return out;
+}
+
+void check_plugins(const config::Config &config, std::vector<config::Problem> &problems) {
+  const SteadyClock clock;
+  auto house = PluginHouse::open(config.plugins, clock, nullptr);
+  if (!house) {
+    problems.push_back({{}, house.error().message});
+    return;
+  }
+  for (const auto &model : config.models) (*house)->configure(model, problems);
+}
+
+}  // namespace sluice::app

@@ -1,0 +1,53 @@
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "core/base/clock.hpp"
+#include "core/config/config.hpp"
+#include "core/plugin/host.hpp"
+#include "core/plugin/options.hpp"
+#include "core/plugin/registry.hpp"
+
+namespace sluice::app {
+
+/// A plugin that a model uses, loaded, with its options as the file gave them.
+struct ConfiguredPlugin {
+  const plugin::Library *library = nullptr;
+  std::shared_ptr<const plugin::Options> options;
+};
+
+/// The plugins of one model.
+struct ModelPlugins {
+  ConfiguredPlugin backend, scheduler, decoder;
+  std::vector<ConfiguredPlugin> samplers;
+};
+
+/// Everything that is loaded once per process: the plugin files and the services they are offered.
+/// thread  [init], on the main thread before any other exists; constant afterwards
+class PluginHouse {
+ public:
+  /// clock, metrics  borrowed for the life of the process; metrics may be null
+  static Result<std::unique_ptr<PluginHouse>> open(const config::Plugins &plugins, const Clock &clock,
+                                                   metrics::Registry *metrics);
+
+  plugin::Registry &registry() { return registry_; }
+  plugin::Host &host() { return host_; }
+
+  /// Loads what the model names and checks its options against the schemas. Every problem is appended.
+  ModelPlugins configure(const config::Model &model, std::vector<config::Problem> &problems);
+
+ private:
+  PluginHouse(const std::vector<std::string> &folders, bool insecure, const Clock &clock,
+              metrics::Registry *metrics);
+
+  ConfiguredPlugin configure_one(uint64_t kind, const config::PluginUse &use, const std::string &where,
+                                 std::vector<config::Problem> &problems);
+
+  plugin::Host host_;
+  plugin::Registry registry_;
+};
+
+/// Loads and checks the plugins of every model, for `config check`. Problems are appended.
+void check_plugins(const config::Config &config, std::vector<config::Problem> &problems);
+
+}  // namespace sluice::app
