@@ -239,6 +239,16 @@ def notes_chat(rng):
     return chat
 
 
+def easy_notes_chat(rng):
+    """One to three facts and nothing else: where looking up begins."""
+    notes = Notes(rng, rng.choice([1, 1, 2, 2, 3]))
+    chat = [("system", notes.text())]
+    for _ in range(rng.randint(1, 3)):
+        question, answer = notes.turn(missing=0)
+        chat += [("user", question), ("assistant", answer)]
+    return chat
+
+
 def story_chat(rng):
     question, story = story_turn(rng)
     system = [("system", rng.choice(GUIDES))] if rng.random() < 0.25 else []

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from chats import TOLD, WORLD, long_chat, notes_chat, short_chat, story_chat, story_turn
+from chats import TOLD, WORLD, easy_notes_chat, long_chat, notes_chat, short_chat, story_chat, story_turn
 from forms import BIRDS, FEELINGS, MANNERS, MOODS, NATURE, SKIES, SOUNDS, TALK, TIMES
 from story import tell_long_story, tell_story
 from sums import EVALUATION as SUM_EVALUATION, assert_excluded, sum_turn
@@ -58,6 +58,8 @@ def make_document(rng, tokenizer, mix):
         ids, weights = chat_document(tokenizer, short_chat(rng))
     elif kind == "notes_chat":
         ids, weights = chat_document(tokenizer, notes_chat(rng))
+    elif kind == "easy_notes_chat":
+        ids, weights = chat_document(tokenizer, easy_notes_chat(rng))
     elif kind == "sums":
         ids, weights = chat_document(tokenizer, sums_chat(rng))
     elif kind == "story_chat":

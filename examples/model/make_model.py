@@ -39,6 +39,8 @@ DRAFT = Shape(VOCABULARY, embedding_length=128, block_count=3, feed_forward_leng
 FIRST = dict(story=0.28, chat=0.55, sums=0.07, story_chat=0.10)
 SECOND = dict(story=0.28, chat=0.50, sums=0.12, story_chat=0.10)
 SHORT = dict(story=0.30, chat=0.25, notes_chat=0.25, sums=0.10, story_chat=0.10)
+EASY = dict(story=0.15, chat=0.10, easy_notes_chat=0.60, notes_chat=0.04, sums=0.06, story_chat=0.05)
+LOOKUP = dict(easy_notes_chat=0.40, notes_chat=0.25, chat=0.27, sums=0.08)
 MIDDLE = dict(story=0.20, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.10, long_chat=0.17, long_story=0.10, long_story_chat=0.03)
 LONG = dict(story=0.15, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.05, long_chat=0.20, long_story=0.15, long_story_chat=0.05)
 
@@ -46,7 +48,10 @@ TARGET_PHASES = [
     Phase("short-small", FIRST, length=256, rows=8, steps=1300, seed=SEED),
     Phase("short", SECOND, length=256, rows=8, steps=200, seed=SEED, decoration_weight=0.25),
     Phase("short-calm", SECOND, length=256, rows=8, steps=400, seed=SEED, decoration_weight=0.25, rate=0.5),
-    Phase("notes", SHORT, length=256, rows=8, steps=3600, seed=SEED, decoration_weight=0.25, rate=0.5),
+    Phase("notes", SHORT, length=256, rows=8, steps=600, seed=SEED, decoration_weight=0.25, rate=0.5),
+    Phase("easy-notes", EASY, length=256, rows=8, steps=600, seed=SEED, decoration_weight=0.25, rate=0.75),
+    Phase("lookup", LOOKUP, length=256, rows=8, steps=800, seed=SEED, rate=0.5),
+    Phase("notes-again", SHORT, length=256, rows=8, steps=1600, seed=SEED, decoration_weight=0.25, rate=0.5),
     Phase("middle", MIDDLE, length=1024, rows=2, steps=400, seed=SEED, decoration_weight=0.25, rate=0.5),
     Phase("long", LONG, length=2048, rows=1, steps=300, seed=SEED, decoration_weight=0.5, rate=0.5),
 ]
