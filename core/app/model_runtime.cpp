@@ -159,6 +159,7 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
   limits.max_context = static_cast<uint32_t>(std::min<uint64_t>(setup.max_context, kv_tokens));
   limits.block_size = kv->block_size;
   limits.kv_blocks = kv->blocks;
+  limits.prefix_cache = model.kv.prefix_cache;
   // One block for each that runs, so that admitting the next does not push out the last at once.
   limits.watermark_blocks = std::min(model.max_seqs, kv->blocks / 16);
   if (hooks.phase_done)

@@ -73,7 +73,7 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
       scheduler_who_("scheduler " + parts_.scheduler_name),
       decoder_who_("decoder " + parts_.decoder_name),
       mixed_batch_((info.caps & SLUICE_CAP_MIXED_BATCH) != 0),
-      pool_(limits.kv_blocks),
+      pool_(limits.kv_blocks, limits.block_size),
       table_(limits.max_live),
       buffers_(limits.max_live, limits.max_seqs),
       chain_(parts_.samplers, caps, limits.vocab_size),
@@ -254,6 +254,7 @@ void EngineCore::end_cancelled(sluice_seq_ref ref) {
 void EngineCore::finish(sluice_seq_ref ref, Event event, uint8_t sched_event) {
   auto &sequence = *sequences_[ref];
   assert(!sequence.in_flight);
+  event.cached_tokens = sequence.cached_prompt;
   sequence.request->events->push(std::move(event));
   pool_.free(sequence.blocks);
   batch_.forget(sequence);
@@ -316,13 +317,24 @@ void EngineCore::fill_view() {
       continue;
     }
     table_.refresh(ref, sequence, pending_of(sequence));
+    table_.exclusive_blocks[ref] = static_cast<uint32_t>(std::count_if(
+        sequence.blocks.begin(), sequence.blocks.end(), [&](uint32_t block) { return !pool_.is_shared(block); }));
     buffers_.resident.push_back(ref);
     ++i;
   }
-  // Nothing about a waiting sequence changes but whether its channel has room, so only the window is looked at.
+  // Nothing about a waiting sequence changes but whether its channel has room and what the prefix cache has of it, so
+  // only the window is looked at, and the cache is asked for as many as there are seats.
+  size_t seats = limits_.max_seqs - std::min<size_t>(limits_.max_seqs, resident_.size());
   for (const auto ref : waiting_) {
     if (buffers_.waiting.size() == limits_.waiting_window) break;
-    const uint32_t pending = pending_of(*sequences_[ref]);
+    auto &sequence = *sequences_[ref];
+    uint32_t pending = pending_of(sequence);
+    if (pending > 0 && limits_.prefix_cache && seats > 0) {
+      --seats;
+      const uint32_t cached = cached_blocks_of(sequence) * limits_.block_size;
+      table_.found(ref, cached, step_no_);
+      pending -= cached;
+    }
     table_.pending[ref] = pending;
     if (pending > 0) buffers_.waiting.push_back(ref);
   }
@@ -338,7 +350,41 @@ void EngineCore::fill_view() {
   view.block_size = limits_.block_size;
   view.device_total = pool_.total();
   view.device_free = pool_.free_blocks();
+  view.device_evictable = pool_.cached_blocks();
   view.watermark = limits_.watermark_blocks;
+}
+
+uint32_t EngineCore::cached_blocks_of(Sequence &sequence) {
+  const uint32_t block_size = limits_.block_size;
+  // At least one token is fed, or there would be no row to go on from.
+  const uint32_t n = (sequence.length() - 1) / block_size;
+  if (sequence.hashes.size() < n) {
+    auto hash = sequence.hashes.empty() ? kv::prefix_root(sequence.request->client) : sequence.hashes.back();
+    for (size_t i = sequence.hashes.size(); i < n; ++i) {
+      hash = kv::prefix_next(hash, std::span(sequence.tokens).subspan(i * block_size, block_size));
+      sequence.hashes.push_back(hash);
+    }
+  }
+  return pool_.match(std::span(sequence.hashes).first(n), sequence.tokens);
+}
+
+void EngineCore::attach_prefix(Sequence &sequence) {
+  const uint32_t n = cached_blocks_of(sequence);
+  pool_.share(sequence.hashes, n, sequence.blocks);
+  sequence.computed = n * limits_.block_size;
+  sequence.n_published = n;
+}
+
+void EngineCore::publish_blocks(Sequence &sequence) {
+  const uint32_t block_size = limits_.block_size;
+  for (; (sequence.n_published + 1) * block_size <= sequence.computed; ++sequence.n_published) {
+    const size_t i = sequence.n_published;
+    const auto tokens = std::span(sequence.tokens).subspan(i * block_size, block_size);
+    if (sequence.hashes.size() == i)
+      sequence.hashes.push_back(
+          kv::prefix_next(i == 0 ? kv::prefix_root(sequence.request->client) : sequence.hashes.back(), tokens));
+    pool_.publish(sequence.blocks[i], sequence.hashes[i], tokens);
+  }
 }
 
 bool EngineCore::plan() {
@@ -401,24 +447,26 @@ void EngineCore::carry_out() {
 
 void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens) {
   auto &sequence = *sequences_[ref];
+  const bool admitted = sequence.state == SLUICE_SEQ_WAITING;
+  if (admitted && limits_.prefix_cache) attach_prefix(sequence);
   // An earlier act may have taken its blocks; then what it has to feed has changed too.
   n_tokens = std::min(n_tokens, sequence.length() - sequence.computed);
+  const auto trim = [&] {
+    if (admitted) release_blocks(sequence);
+    table_.event(SLUICE_EV_TRIMMED, ref, 0, 0, 0);
+  };
   const bool is_decode = sequence.length() - sequence.computed == 1;
   if (!mixed_batch_ && !batch_refs_.empty()) {
     const auto &first = *sequences_[batch_refs_.front()];
-    if ((first.length() - first.computed == 1) != is_decode) {
-      table_.event(SLUICE_EV_TRIMMED, ref, 0, 0, 0);
-      return;
-    }
+    if ((first.length() - first.computed == 1) != is_decode) return trim();
   }
   const uint32_t needed = blocks_for(uint64_t{sequence.computed} + n_tokens, limits_.block_size);
   const auto held = static_cast<uint32_t>(sequence.blocks.size());
-  if (needed > held && !make_room(ref, needed - held)) {
-    table_.event(SLUICE_EV_TRIMMED, ref, 0, 0, 0);
-    return;
-  }
+  if (needed > held && !make_room(ref, needed - held)) return trim();
   if (needed > held) pool_.allocate(needed - held, sequence.blocks);
-  if (sequence.state == SLUICE_SEQ_WAITING) {
+  if (admitted) {
+    if (sequence.generated() == 0) sequence.cached_prompt = sequence.computed;
+    counters_.cached_tokens += sequence.computed;
     delist(ref);
     enlist(ref, SLUICE_SEQ_RESIDENT);
     table_.state_since_ns[ref] = buffers_.view.now_ns;
@@ -437,6 +485,8 @@ void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens) {
 }
 
 bool EngineCore::make_room(sluice_seq_ref for_ref, uint32_t n_blocks) {
+  // Nobody is pushed out for a newcomer unless the plan says so in as many words: an act of its own.
+  if (sequences_[for_ref]->state == SLUICE_SEQ_WAITING) return pool_.available_blocks() >= n_blocks;
   const auto &plan = buffers_.plan;
   const auto take = [&](sluice_seq_ref victim) {
     if (victim == for_ref || !sequences_[victim] || in_batch(victim) ||
@@ -444,18 +494,23 @@ bool EngineCore::make_room(sluice_seq_ref for_ref, uint32_t n_blocks) {
       return;
     preempt(victim);
   };
-  for (uint32_t i = 0; i < plan.n_victims && pool_.free_blocks() < n_blocks; ++i) take(plan.victims[i]);
-  // Only who holds KV may push others out beyond the policy's list, or two newcomers would take turns for ever.
-  if (sequences_[for_ref]->state == SLUICE_SEQ_RESIDENT && batch_refs_.empty())
-    for (size_t i = resident_.size(); i > 0 && pool_.free_blocks() < n_blocks; --i) take(resident_[i - 1]);
-  return pool_.free_blocks() >= n_blocks;
+  for (uint32_t i = 0; i < plan.n_victims && pool_.available_blocks() < n_blocks; ++i) take(plan.victims[i]);
+  // Beyond the policy's list only when the step would otherwise come to nothing.
+  if (batch_refs_.empty())
+    for (size_t i = resident_.size(); i > 0 && pool_.available_blocks() < n_blocks; --i) take(resident_[i - 1]);
+  return pool_.available_blocks() >= n_blocks;
+}
+
+void EngineCore::release_blocks(Sequence &sequence) {
+  pool_.free(sequence.blocks);
+  sequence.computed = 0;
+  sequence.n_published = 0;
 }
 
 void EngineCore::preempt(sluice_seq_ref ref) {
   auto &sequence = *sequences_[ref];
   const uint32_t lost = sequence.computed;
-  pool_.free(sequence.blocks);
-  sequence.computed = 0;
+  release_blocks(sequence);
   delist(ref);
   enlist(ref, SLUICE_SEQ_WAITING);
   table_.state_since_ns[ref] = buffers_.view.now_ns;
@@ -556,6 +611,7 @@ void EngineCore::commit(const sluice_step_result &result) {
     (decodes ? decode : prefill) += fed;
     sequence.in_flight = false;
     sequence.computed += fed;
+    if (limits_.prefix_cache) publish_blocks(sequence);
     const uint32_t prompt_before = std::min(sequence.computed - fed, sequence.prompt_len());
     counters_.prompt_tokens += std::min(sequence.computed, sequence.prompt_len()) - prompt_before;
     table_.last_run_ns[ref] = now;

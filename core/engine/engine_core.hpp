@@ -53,6 +53,7 @@ struct EngineLimits {
   uint32_t block_size = 16;      ///< tokens
   uint32_t kv_blocks = 0;
   uint32_t watermark_blocks = 0; ///< kept free when admitting
+  bool prefix_cache = true;      ///< blocks of equal prefixes are computed once
 };
 
 enum class StepOutcome {
@@ -112,7 +113,11 @@ class EngineCore {
 
   void fill_view();
   uint32_t pending_of(const Sequence &sequence) const;
+  uint32_t cached_blocks_of(Sequence &sequence);
+  void attach_prefix(Sequence &sequence);
+  void publish_blocks(Sequence &sequence);
   bool make_room(sluice_seq_ref for_ref, uint32_t n_blocks);
+  void release_blocks(Sequence &sequence);
   void preempt(sluice_seq_ref ref);
   void finish(sluice_seq_ref ref, request::Event event, uint8_t sched_event);
   void end_cancelled(sluice_seq_ref ref);

@@ -37,7 +37,7 @@ SchedTable::SchedTable(uint32_t capacity) {
   column(n_skipped, abi_.n_skipped, uint32_t{0});
   column(device_blocks_, abi_.device_blocks, uint32_t{0});
   column(host_blocks_, abi_.host_blocks, uint32_t{0});
-  column(exclusive_blocks_, abi_.exclusive_blocks, uint32_t{0});
+  column(exclusive_blocks, abi_.exclusive_blocks, uint32_t{0});
   column(draft_wish_, abi_.draft_wish, uint32_t{0});
   column(draft_accept_, abi_.draft_accept, uint8_t{0});
   column(cached_device_, abi_.cached_device, uint32_t{0});
@@ -63,7 +63,8 @@ void SchedTable::arrive(sluice_seq_ref ref, const Sequence &sequence) {
   max_new_[ref] = request.max_new;
   state_since_ns[ref] = request.arrival_ns;
   last_run_ns[ref] = first_token_ns[ref] = service_ns[ref] = 0;
-  n_preempt[ref] = n_skipped[ref] = flags[ref] = 0;
+  n_preempt[ref] = n_skipped[ref] = flags[ref] = exclusive_blocks[ref] = 0;
+  found(ref, 0, 0);
   refresh(ref, sequence, sequence.length());
   event(SLUICE_EV_ARRIVE, ref, 0, sequence.prompt_len(), 0);
 }
@@ -73,7 +74,7 @@ void SchedTable::refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t 
   computed_[ref] = sequence.computed;
   generated_[ref] = sequence.generated();
   pending[ref] = pending_tokens;
-  device_blocks_[ref] = exclusive_blocks_[ref] = static_cast<uint32_t>(sequence.blocks.size());
+  device_blocks_[ref] = static_cast<uint32_t>(sequence.blocks.size());
 }
 
 void SchedTable::event(uint8_t kind, sluice_seq_ref ref, uint32_t computed, uint32_t tokens, uint64_t device_ns) {

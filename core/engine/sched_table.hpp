@@ -24,6 +24,11 @@ class SchedTable {
   void arrive(sluice_seq_ref ref, const Sequence &sequence);
   /// Copies what changes from the sequence.  pending  tokens it could feed now; 0 = nothing to do.
   void refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t pending);
+  /// What the prefix cache has of a waiting sequence, in tokens, as of a step.
+  void found(sluice_seq_ref ref, uint32_t cached_tokens, uint64_t step_no) {
+    cached_device_[ref] = cached_tokens;
+    probed_step_[ref] = step_no;
+  }
 
   /// The ref is nobody from now on.
   void forget(sluice_seq_ref ref) { state_[ref] = 0; }
@@ -35,7 +40,7 @@ class SchedTable {
 
   // Counters that only the core moves.
   std::vector<uint64_t> state_since_ns, last_run_ns, first_token_ns, service_ns;
-  std::vector<uint32_t> n_preempt, n_skipped, flags, pending;
+  std::vector<uint32_t> n_preempt, n_skipped, flags, pending, exclusive_blocks;
 
  private:
   sluice_sched_table abi_{};
@@ -45,7 +50,7 @@ class SchedTable {
   std::vector<int32_t> priority_;
   std::vector<float> client_weight_;
   std::vector<uint32_t> client_, prompt_len_, max_new_, predicted_len_, computed_, generated_, in_flight_, width_,
-      device_blocks_, host_blocks_, exclusive_blocks_, draft_wish_, cached_device_, cached_host_;
+      device_blocks_, host_blocks_, draft_wish_, cached_device_, cached_host_;
   std::vector<uint8_t> predicted_conf_, state_, draft_accept_;
 
   std::vector<uint8_t> event_kind_;

@@ -8,12 +8,14 @@
 #include <optional>
 #include <vector>
 
+#include "core/kv/prefix_hash.hpp"
 #include "core/request/generator.hpp"
 
 namespace sluice::engine {
 
 /// One answer in the making: its tokens, and where their keys and values live.
-/// Always: computed <= tokens.size(); blocks hold at least `computed` tokens; state is WAITING iff blocks is empty.
+/// Always: computed <= tokens.size(); blocks hold at least `computed` tokens; state is WAITING iff blocks is empty; the
+/// first n_published blocks are full and known to the prefix cache.
 struct Sequence {
   sluice_seq_id id = 0;
   std::shared_ptr<const request::Request> request;
@@ -23,6 +25,10 @@ struct Sequence {
   uint32_t computed = 0;         ///< leading tokens whose KV is valid
   std::vector<uint32_t> blocks;  ///< block table, in position order
   uint8_t state = SLUICE_SEQ_WAITING;
+
+  std::vector<kv::PrefixHash> hashes;  ///< of the full blocks of `tokens`, as far as they were asked for
+  uint32_t n_published = 0;            ///< blocks
+  uint32_t cached_prompt = 0;          ///< prompt tokens that came from the prefix cache when it first ran
 
   // What the chain wants of this sequence's rows; see sampler_chain.hpp.
   std::vector<sluice_sampler_seq *> sampler_seqs;  ///< one per sampler of the chain

@@ -2,36 +2,73 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
+
+#include "core/kv/prefix_hash.hpp"
 
 namespace sluice::kv {
 
-/// The logical blocks of one KV group: who holds which. Bytes and layout are the backend's.
+/// The logical blocks of one KV group: who holds which, and which contents can be used again. Bytes and layout are the
+/// backend's.
 ///
-/// Ids are 0..total-1. A block has one owner at a time; the most recently freed one is handed out first, because its
-/// bytes are likeliest to be warm.
-/// thread   [engine]; does not allocate after construction.
+/// Ids are 0..total-1. A block is free (content worthless), held (by one table or, once it is full and published, by
+/// several), or cached (held by nobody, but published: it is found by its prefix until its memory is needed).
+/// Always: free + cached + held == total.
+/// thread   [engine]
 class BlockPool {
  public:
-  explicit BlockPool(uint32_t total_blocks);
+  BlockPool(uint32_t total_blocks, uint32_t block_size_tokens);
 
-  uint32_t total() const { return static_cast<uint32_t>(held_.size()); }
+  uint32_t total() const { return static_cast<uint32_t>(holders_.size()); }
   uint32_t free_blocks() const { return static_cast<uint32_t>(free_.size()); }
-  uint32_t used_blocks() const { return total() - free_blocks(); }
+  uint32_t cached_blocks() const { return n_cached_; }
+  uint32_t available_blocks() const { return free_blocks() + n_cached_; }  ///< what allocate() can give
+  uint32_t used_blocks() const { return total() - available_blocks(); }
 
-  /// Appends n blocks to `table`, or none at all. False: fewer than n are free.
+  /// Appends n blocks to `table`, or none at all. The most recently freed go first, because their bytes are likeliest to
+  /// be warm; then cached ones, the least recently used first. False: fewer than n are available.
   bool allocate(uint32_t n, std::vector<uint32_t> &table);
 
-  /// Gives back every block of `table`, the tail first, and empties it.
+  /// Lets go of every block of `table` and empties it. Published blocks that nobody else holds stay cached; of one
+  /// table the tail is forgotten first, since a prefix without its head is of no use.
   void free(std::vector<uint32_t> &table);
 
-  /// Compares the pool with the tables of everybody who lives: each held block in exactly one of them.
-  /// Returns what is wrong, empty when nothing is.
+  /// Says that a held block is full and what it holds. A content that is published already keeps its first block.
+  /// tokens  [block_size_tokens]
+  void publish(uint32_t block, const PrefixHash &hash, std::span<const int32_t> tokens);
+
+  /// How many leading blocks of a sequence are there. Compares tokens, not hashes alone.
+  ///   hashes  one per full block, chained;  tokens  at least hashes.size() blocks of them
+  uint32_t match(std::span<const PrefixHash> hashes, std::span<const int32_t> tokens) const;
+
+  /// Holds the first n matching blocks too and appends them to `table`.
+  void share(std::span<const PrefixHash> hashes, uint32_t n, std::vector<uint32_t> &table);
+
+  bool is_shared(uint32_t block) const { return holders_[block] > 1; }
+
+  /// Compares the pool with the tables of everybody who lives. Returns what is wrong, empty when nothing is.
   std::string audit(std::span<const std::vector<uint32_t> *const> tables) const;
 
  private:
-  std::vector<uint32_t> free_;  ///< a stack
-  std::vector<uint8_t> held_;   ///< [total]
+  static constexpr uint32_t kNone = 0xFFFFFFFF;
+
+  void link_cached(uint32_t block);    ///< as the most recently used
+  void unlink_cached(uint32_t block);
+  void forget(uint32_t block);         ///< no longer published
+  std::span<const int32_t> content(uint32_t block) const {
+    return {content_.data() + size_t{block} * block_size_, block_size_};
+  }
+
+  const uint32_t block_size_;
+  std::vector<uint32_t> free_;     ///< a stack
+  std::vector<uint32_t> holders_;  ///< [total] tables that hold it
+  std::vector<uint8_t> is_published_;       ///< [total]
+  std::vector<PrefixHash> hash_;            ///< [total] of published blocks
+  std::vector<int32_t> content_;            ///< [total, block_size] tokens of published blocks
+  std::vector<uint32_t> older_, newer_;     ///< [total] the list of cached blocks by last use
+  uint32_t oldest_ = kNone, newest_ = kNone, n_cached_ = 0;
+  std::unordered_map<PrefixHash, uint32_t, PrefixHashKey> index_;
 };
 
 }  // namespace sluice::kv

@@ -12,6 +12,9 @@ using Answers = std::vector<std::vector<int32_t>>;
 std::shared_ptr<request::Request> make_request(uint64_t id) {
   auto request = std::make_shared<request::Request>();
   request->id = id;
+  // Every third shares a beginning of three blocks with its like.
+  if (id % 3 == 0)
+    for (int32_t i = 0; i < 24; ++i) request->prompt.push_back(i * 7 % 500);
   for (uint64_t i = 0; i < 5 + id * 7 % 40; ++i) request->prompt.push_back(static_cast<int32_t>((id * 31 + i * 17) % 500));
   request->max_new = 40;
   request->seed = id * 1000;
@@ -21,10 +24,12 @@ std::shared_ptr<request::Request> make_request(uint64_t id) {
 }
 
 enum class SampleOn { kBackend, kHost };
+enum class PrefixCache { kOff, kOn };
 
 /// company = how many run at once.
 Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, uint32_t token_budget,
-            uint64_t *preemptions = nullptr, SampleOn sample_on = SampleOn::kBackend) {
+            request::GeneratorStats *stats = nullptr, SampleOn sample_on = SampleOn::kBackend,
+            PrefixCache prefix_cache = PrefixCache::kOn) {
   TestHost host;
   EngineLimits limits;
   limits.max_seqs = 16;
@@ -33,6 +38,7 @@ Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, ui
   limits.max_context = 256;
   limits.block_size = 8;
   limits.kv_blocks = kv_blocks;
+  limits.prefix_cache = prefix_cache == PrefixCache::kOn;
   MockModel model(host, {{"script", "hash"}, {"vocab_size", "512"}, {"eos_token", "-1"}, {"spread", "2"}}, limits,
                   sampler);
   if (sample_on == SampleOn::kHost) model.forbid_device_sampling();
@@ -58,17 +64,20 @@ Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, ui
     }
   }
   EXPECT_EQ((*core)->audit(), "");
-  if (preemptions != nullptr) *preemptions = (*core)->stats().preemptions;
+  if (stats != nullptr) *stats = (*core)->stats();
   return answers;
 }
 
 TEST(Seed, CompanyChunkingAndPreemptionChangeNoToken) {
-  const Answers alone = run("chain", 1, 512, 512);
+  request::GeneratorStats stats;
+  const Answers alone = run("chain", 1, 512, 512, &stats, SampleOn::kBackend, PrefixCache::kOff);
+  EXPECT_EQ(stats.cached_tokens, 0U);
+  EXPECT_EQ(run("chain", 1, 512, 512, &stats), alone) << "with prefixes from the cache";
+  EXPECT_GT(stats.cached_tokens, 0U);
   EXPECT_EQ(run("chain", 16, 512, 512), alone) << "in a batch";
   EXPECT_EQ(run("chain", 4, 512, 16), alone) << "with prompts in chunks";
-  uint64_t preemptions = 0;
-  EXPECT_EQ(run("chain", 16, 24, 64, &preemptions), alone) << "with too little memory";
-  EXPECT_GT(preemptions, 0U);
+  EXPECT_EQ(run("chain", 16, 24, 64, &stats), alone) << "with too little memory";
+  EXPECT_GT(stats.preemptions, 0U);
 }
 
 TEST(Seed, RowsThatComeToTheHostGiveTheTokensOfTheBackend) {
