@@ -44,10 +44,15 @@ Tokens from_messages(const ServedModel &model, const boost::json::array &message
     return Failure{FailureKind::kBadRequest,
                    "the model '" + model.name + "' has no chat template; use /v1/completions", "messages", {}};
   }
-  const auto text = model.chat_template->render(messages, text::RenderOptions{});
+  const auto &tokenizer = *model.tokenizer;
+  const auto spelled = [&](int32_t id) { return id == text::kNoToken ? std::string_view() : tokenizer.token_text(id); };
+  text::RenderOptions options;
+  options.bos_token = spelled(tokenizer.bos());
+  options.eos_token = spelled(tokenizer.eos());
+  const auto text = model.chat_template->render(messages, options);
   if (!text) return Failure{FailureKind::kBadRequest, text.error().message, "messages", {}};
   // Many templates write the BOS piece themselves; two of them would change what the model sees.
-  return encode(model, *text, model.tokenizer->adds_bos() && !writes_bos(*model.tokenizer, *text), "messages");
+  return encode(model, *text, tokenizer.adds_bos() && !writes_bos(tokenizer, *text), "messages");
 }
 
 Tokens from_ids(const ServedModel &model, const std::vector<int32_t> &ids) {

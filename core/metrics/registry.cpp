@@ -45,6 +45,7 @@ prometheus::MetricFamily renamed(const prometheus::MetricFamily &family, std::st
       if (label.name == "reason") label.name = "finished_reason";
     }
     metric.label.push_back({"engine", "0"});
+    std::sort(metric.label.begin(), metric.label.end(), [](const auto &a, const auto &b) { return a.name < b.name; });
   }
   return copy;
 }

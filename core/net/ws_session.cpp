@@ -47,7 +47,10 @@ class WsSession final : public Connection, public WsPeer {
       response.set("x-request-id", request_id_);
       if (echo) response.set(http::field::sec_websocket_protocol, route_.ws_subprotocol);
     }));
-    ws_.control_callback([this](websocket::frame_type, boost::beast::string_view) { heard(); });
+    ws_.control_callback([this](websocket::frame_type kind, boost::beast::string_view) {
+      heard();
+      if (kind == websocket::frame_type::close) on_peer_close();
+    });
     http::request<http::string_body> request{http::verb::get, head.path, 11};
     for (const auto &[name, value] : head.fields) request.insert(name, value);
     ws_.async_accept(request, [self = self()](error_code ec) { self->on_accept(ec); });
@@ -182,6 +185,13 @@ class WsSession final : public Connection, public WsPeer {
       ws_.async_ping({}, [self = self()](error_code) { self->pinging_ = false; });
     }
     arm_timer();
+  }
+
+  // Beast reports the close only once the peer has also ended the TCP connection; its requests need not wait for that.
+  void on_peer_close() {
+    if (!closing_) closing_since_ = steady_clock::now();
+    closing_ = close_sent_ = true;
+    if (const auto protocol = std::exchange(protocol_, nullptr)) protocol->on_gone(Gone::kDisconnected);
   }
 
   void heard() { last_heard_ = steady_clock::now(); }

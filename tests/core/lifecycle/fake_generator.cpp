@@ -17,8 +17,9 @@ FakeGenerator::FakeGenerator() {
 Result<> FakeGenerator::submit(std::shared_ptr<const request::Request> request) {
   const std::lock_guard lock(mutex_);
   if (refuse_) return *refuse_;
+  const uint64_t id = request->id;
   submitted_.push_back(request);
-  active_[request->id] = {std::move(request), 0, false};
+  active_[id] = {std::move(request), 0, false};
   return {};
 }
 

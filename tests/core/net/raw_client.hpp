@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace sluice::test {
@@ -29,6 +30,7 @@ class RawClient {
   /// Reads until `text` has been seen in what was not yet consumed; returns everything up to and with it.
   std::optional<std::string> until(std::string_view text, std::chrono::milliseconds patience = std::chrono::seconds(5));
   std::string buffered() const { return in_; }
+  std::string take_buffered() { return std::exchange(in_, {}); }
   bool closed(std::chrono::milliseconds patience = std::chrono::seconds(5));  ///< the peer closes; keeps what came before
   void reset();  ///< closes with RST
   void close();
