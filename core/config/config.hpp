@@ -78,6 +78,7 @@ struct Kv {
   uint32_t block_size = 0;     ///< tokens; 0 = the backend's choice
   uint32_t blocks = 0;         ///< 0 = from memory_bytes
   std::string dtype = "auto";  ///< auto f32 f16
+  bool prefix_cache = true;    ///< equal prompt beginnings of one API key are computed once
 };
 
 /// [models.NAME]
