@@ -18,6 +18,8 @@ using request::FinishReason;
 
 namespace {
 
+constexpr uint64_t kPausedPollNs = 2'000'000;
+
 uint32_t blocks_for(uint64_t tokens, uint32_t block_size) {
   return static_cast<uint32_t>((tokens + block_size - 1) / block_size);
 }
@@ -298,8 +300,10 @@ void EngineCore::expire() {
   }
 }
 
-uint32_t EngineCore::pending_of(const Sequence &sequence) const {
-  return sequence.request->events->full() ? 0 : sequence.length() - sequence.computed;
+uint32_t EngineCore::pending_of(const Sequence &sequence) {
+  if (!sequence.request->events->full()) return sequence.length() - sequence.computed;
+  somebody_paused_ = true;
+  return 0;
 }
 
 void EngineCore::fill_view() {
@@ -388,8 +392,14 @@ void EngineCore::publish_blocks(Sequence &sequence) {
 }
 
 bool EngineCore::plan() {
+  somebody_paused_ = false;
   fill_view();
   wake_at_ns_ = next_deadline_ns_;
+  // A reader that has caught up does not ring, so its sequence is looked at again soon.
+  if (somebody_paused_) {
+    const uint64_t soon = buffers_.view.now_ns + kPausedPollNs;
+    wake_at_ns_ = wake_at_ns_ == 0 ? soon : std::min(wake_at_ns_, soon);
+  }
   if (table_.has_events()) {
     const auto events = table_.events();
     auto heard = call(scheduler_who_.c_str(), parts_.scheduler->on_events, scheduler_, &events);

@@ -112,7 +112,7 @@ class EngineCore {
   void commit_decoder(uint64_t device_ns);
 
   void fill_view();
-  uint32_t pending_of(const Sequence &sequence) const;
+  uint32_t pending_of(const Sequence &sequence);
   uint32_t cached_blocks_of(Sequence &sequence);
   void attach_prefix(Sequence &sequence);
   void publish_blocks(Sequence &sequence);
@@ -163,6 +163,7 @@ class EngineCore {
   std::vector<uint32_t> decoder_indptr_, decoder_zero_;
   std::vector<sluice_decoder_seq *> decoder_seqs_;
 
+  bool somebody_paused_ = false;  ///< a sequence waits for its reader
   size_t n_live_ = 0;
   uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;
   uint64_t submitted_ns_ = 0;

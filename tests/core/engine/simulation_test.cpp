@@ -262,5 +262,33 @@ TEST(Simulation, ADeadBackendFailsEverybodyAndIsNotUsedAgain) {
   EXPECT_EQ((*core)->submit(requests[0]).error().code, Code::kUnavailable);
 }
 
+TEST(EngineCore, AReaderThatFallsBehindPausesItsSequenceAndIsNotForgotten) {
+  TestHost host;
+  EngineLimits limits;
+  limits.max_context = 256;
+  limits.kv_blocks = 64;
+  MockModel model(host, {{"script", "count"}, {"eos_token", "-1"}}, limits, "greedy");
+  auto core = EngineCore::create(model.parts(load_plugin(host, "scheduler", "fcfs")->scheduler), limits);
+  ASSERT_TRUE(core.has_value());
+  auto request = std::make_shared<request::Request>();
+  request->id = 1;
+  request->prompt = {20};
+  request->max_new = 20;
+  request->events = std::make_shared<request::EventChannel>(nullptr, 4);
+  ASSERT_TRUE((*core)->submit(request).has_value());
+  std::vector<request::Event> events;
+  size_t n_tokens = 0;
+  for (int round = 0; round < 5; ++round) {
+    while ((*core)->step(0) != StepOutcome::kIdle) {
+    }
+    EXPECT_EQ((*core)->live() == 0, (*core)->wake_at_ns() == 0) << "somebody must look again";
+    request->events->drain(events);
+    EXPECT_EQ(events.size(), 4U) << "what the channel holds";
+    n_tokens += events.size();
+  }
+  EXPECT_EQ(n_tokens, 20U);
+  EXPECT_EQ((*core)->live(), 0U);
+}
+
 }  // namespace
 }  // namespace sluice::engine::testing

@@ -1,0 +1,332 @@
+#include "core/engine/foreign_engine.hpp"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "core/base/log.hpp"
+#include "core/text/utf8.hpp"
+
+namespace sluice::engine {
+
+using request::FinishReason;
+
+namespace {
+
+constexpr std::chrono::seconds kHealthPeriod{1};
+constexpr uint64_t kMaxEventTextBytes = 1 << 20;
+constexpr size_t kMaxMessageBytes = 500;
+constexpr size_t kEndedRemembered = 256;
+
+Error error_of_event(const std::string &who, const sluice_engine_event &event) {
+  const bool known = event.code > SLUICE_OK && event.code <= SLUICE_E_ABI;
+  Error error{known ? static_cast<Code>(event.code) : Code::kInternal, who + " reported an error without a message", {}};
+  if (event.message != nullptr)
+    error.message = text::repair_utf8(std::string_view(event.message, strnlen(event.message, kMaxMessageBytes)));
+  return error;
+}
+
+FinishReason reason_of(int32_t finish) {
+  switch (finish) {
+    case SLUICE_FINISH_STOP: return FinishReason::kStop;
+    case SLUICE_FINISH_LENGTH: return FinishReason::kLength;
+    case SLUICE_FINISH_CANCELLED: return FinishReason::kCancelled;
+    case SLUICE_FINISH_ERROR: return FinishReason::kError;
+    default: return FinishReason::kNone;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ForeignEngine>> ForeignEngine::open(const plugin::Library &library,
+                                                           const plugin::Options &options, plugin::Host &host,
+                                                           const Clock &clock, const std::string &model_name,
+                                                           const std::string &path) {
+  auto own_options = std::make_shared<const plugin::Options>(options);
+  std::unique_ptr<ForeignEngine> engine(new ForeignEngine(clock, std::move(own_options)));
+  const auto *api = host.api_for(model_name, library.title(), engine.get());
+  auto opened = plugin::ForeignEngine::open(library, api, *engine->options_, path);
+  if (!opened) return opened.error();
+  engine->plugin_ = std::move(*opened);
+  if ((engine->info().inputs & SLUICE_INPUT_TOKENS) == 0)
+    return Error{Code::kUnsupported,
+                 fmt::format("{} takes no tokens (inputs is {:#x}); this version serves engines that do",
+                             library.title(), engine->info().inputs), {}};
+  return engine;
+}
+
+ForeignEngine::~ForeignEngine() { stop(); }
+
+std::string ForeignEngine::vocab_path() const {
+  const char *path = info().vocab_path;
+  return path == nullptr ? std::string() : std::string(path, strnlen(path, 4096));
+}
+
+void ForeignEngine::start(const Limits &limits) {
+  limits_ = limits;
+  if (info().max_context != 0)
+    limits_.max_context = limits.max_context == 0 ? info().max_context : std::min(limits.max_context, info().max_context);
+  if (info().max_concurrent != 0) limits_.max_live = std::min(limits_.max_live, info().max_concurrent);
+  watch_ = std::thread([this] { watch(); });
+  pthread_setname_np(watch_.native_handle(), "sluice-foreign");
+}
+
+request::GeneratorLimits ForeignEngine::limits() const {
+  request::GeneratorLimits out;
+  out.max_context = limits_.max_context;
+  out.vocab_size = limits_.vocab_size;
+  return out;
+}
+
+// ---- requests ---------------------------------------------------------------------------------------------------
+
+Result<> ForeignEngine::submit(std::shared_ptr<const request::Request> request) {
+  if (request->n_answers != 1) return invalid_argument("an engine plugin gives one answer per request", "n");
+  if (request->n_top_logprobs > 0 || (request->want_logprobs && info().max_logprobs == 0))
+    return invalid_argument(plugin_->name() + " gives no log-probabilities", "logprobs");
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return Error{Code::kUnavailable, "the model is stopping", {}};
+    if (!stats_.healthy) return Error{Code::kUnavailable, "the model is down: " + stats_.trouble, {}};
+    if (live_.size() >= limits_.max_live)
+      return Error{Code::kResourceExhausted,
+                   fmt::format("{} requests are running, at most {} are taken", live_.size(), limits_.max_live), {}};
+    live_.emplace(request->id, Live{request});  // before the call: the first event may come from inside it
+  }
+  changed_.notify_one();  // there may be a new nearest deadline
+
+  sluice_sample_spec spec{};
+  spec.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind);
+  spec.flags = request->want_logprobs ? SLUICE_SPF_LOGPROB : 0;
+  spec.temperature = 1, spec.top_p = 1, spec.repetition = 1;
+  const auto own = request->sampler_options.empty() ? nullptr : request->sampler_options.front();
+  sluice_engine_request out{};
+  out.struct_size = SLUICE_SIZE_THROUGH(sluice_engine_request, request);
+  out.input_kind = SLUICE_INPUT_TOKENS;
+  out.request_id = request->id;
+  out.prompt = request->prompt.data();
+  out.n_prompt = static_cast<uint32_t>(request->prompt.size());
+  out.max_new = request->max_new;
+  out.seed = request->seed;
+  out.deadline_ns = request->deadline_ns;
+  out.spec = &spec;
+  out.request = own ? own->handle() : options_->handle();
+
+  Result<> taken;
+  {
+    const std::shared_lock calls(calls_);
+    if (plugin_) taken = plugin_->generate(out);
+    else taken = Error{Code::kUnavailable, "the model is stopping", {}};
+  }
+  const std::lock_guard lock(mutex_);
+  if (taken) {
+    stats_.prompt_tokens += request->prompt.size();
+    return {};
+  }
+  if (taken.error().code == Code::kInternal || taken.error().code == Code::kDeviceLost) note_fault(taken.error().message);
+  // Gone already: an event has ended it, so its channel has what it needs.
+  return live_.erase(request->id) > 0 ? taken : Result<>{};
+}
+
+void ForeignEngine::cancel(uint64_t request_id, request::CancelCause) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto at = live_.find(request_id);
+    if (at == live_.end()) return;
+    end(at, FinishReason::kCancelled, nullptr);
+  }
+  cancel_in_plugin(request_id);
+}
+
+void ForeignEngine::cancel_in_plugin(uint64_t request_id) {
+  const std::shared_lock calls(calls_);
+  if (!plugin_) return;
+  const auto r = plugin_->cancel(request_id);  // NotFound: it has just ended, or will hear it from its next event
+  if (!r && r.error().code != Code::kNotFound) log::warn(plugin_->name(), "cancel: {}", r.error().message);
+}
+
+request::GeneratorStats ForeignEngine::stats() const {
+  const std::lock_guard lock(mutex_);
+  auto out = stats_;
+  out.running = static_cast<uint32_t>(live_.size());
+  return out;
+}
+
+void ForeignEngine::stop() {
+  std::vector<uint64_t> open;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    for (const auto &[id, live] : live_) open.push_back(id);
+    end_all(FinishReason::kCancelled, nullptr);
+  }
+  changed_.notify_all();
+  for (const uint64_t id : open) cancel_in_plugin(id);
+  if (watch_.joinable()) watch_.join();
+  const std::unique_lock calls(calls_);
+  plugin_.reset();
+}
+
+// ---- events -----------------------------------------------------------------------------------------------------
+
+int32_t ForeignEngine::on_engine_event(const sluice_engine_event &event) {
+  if (!SLUICE_HAS(&event, sluice_engine_event, cached_tokens)) return SLUICE_E_INVALID_ARGUMENT;
+  const std::lock_guard lock(mutex_);
+  const auto at = live_.find(event.request_id);
+  if (at == live_.end()) {
+    const bool twice = std::find(ended_by_plugin_.begin(), ended_by_plugin_.end(), event.request_id) != ended_by_plugin_.end();
+    if (twice) note_fault(fmt::format("sent an event for request {} after its finish", event.request_id));
+    return SLUICE_E_NOT_FOUND;
+  }
+  if (const std::string wrong = wrong_with(event, at->second); !wrong.empty()) {
+    const Error error{Code::kInternal, "the engine plugin sent garbage: " + wrong, {}};
+    note_fault(wrong);
+    end(at, FinishReason::kError, &error);
+    return SLUICE_E_CANCELLED;
+  }
+  if (at->second.request->events->closed()) {
+    end(at, FinishReason::kCancelled, nullptr);
+    return SLUICE_E_CANCELLED;
+  }
+  if (at->second.request->events->full()) {
+    const Error error{Code::kResourceExhausted, "the client reads too slowly", {}};
+    end(at, FinishReason::kError, &error);
+    return SLUICE_E_CANCELLED;
+  }
+  return deliver(at, event);
+}
+
+std::string ForeignEngine::wrong_with(const sluice_engine_event &event, const Live &live) const {
+  if (event.finish < SLUICE_FINISH_NO || event.finish > SLUICE_FINISH_ERROR)
+    return fmt::format("finish is {}; it must be 0..{}", event.finish, SLUICE_FINISH_ERROR);
+  if (event.n_tokens > 0 && event.tokens == nullptr) return fmt::format("n_tokens is {} and tokens is NULL", event.n_tokens);
+  if (event.text_bytes > 0 && event.text == nullptr) return fmt::format("text_bytes is {} and text is NULL", event.text_bytes);
+  if (event.n_tokens > 0 && event.text_bytes > 0) return "it holds tokens and text; only one is allowed";
+  const uint32_t left = live.request->max_new - live.n_output;
+  if (event.n_tokens > left) return fmt::format("n_tokens is {}; max_new leaves {}", event.n_tokens, left);
+  for (uint32_t i = 0; i < event.n_tokens; ++i) {
+    if (event.tokens[i] < 0 || static_cast<uint32_t>(event.tokens[i]) >= limits_.vocab_size)
+      return fmt::format("tokens[{}] is {}; the vocabulary has {}", i, event.tokens[i], limits_.vocab_size);
+    if (live.request->want_logprobs && (event.logprobs == nullptr || !(event.logprobs[i] <= 0)))
+      return fmt::format("logprobs[{}] is missing or not <= 0", i);
+  }
+  if (event.text_bytes > kMaxEventTextBytes) return fmt::format("text_bytes is {}; at most {} go at once", event.text_bytes, kMaxEventTextBytes);
+  if (event.text_bytes > 0 && !text::is_utf8(std::string_view(event.text, event.text_bytes)))
+    return "text is not UTF-8 in whole characters";
+  if (event.cached_tokens > live.request->prompt.size())
+    return fmt::format("cached_tokens is {}; the prompt has {}", event.cached_tokens, live.request->prompt.size());
+  return {};
+}
+
+int32_t ForeignEngine::deliver(LiveMap::iterator at, const sluice_engine_event &event) {
+  Live &live = at->second;
+  const request::Request &request = *live.request;
+  std::vector<request::Event> out;
+  FinishReason reason = reason_of(event.finish);
+  for (uint32_t i = 0; i < event.n_tokens; ++i) {
+    request::Event &one = out.emplace_back();
+    one.token = event.tokens[i];
+    if (request.want_logprobs) one.logprob = event.logprobs[i];
+    ++live.n_output, ++stats_.output_tokens;
+    const auto &stops = request.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), one.token) == stops.end()) continue;
+    reason = FinishReason::kStop;  // what came behind it in this event does not exist
+    break;
+  }
+  if (event.text_bytes > 0) out.emplace_back().text = std::make_shared<const std::string>(event.text, event.text_bytes);
+  if (reason == FinishReason::kNone && live.n_output == request.max_new) reason = FinishReason::kLength;
+  if (reason != FinishReason::kNone) {
+    if (out.empty()) out.emplace_back();
+    request::Event &last = out.back();
+    last.finish = reason;
+    last.cached_tokens = event.cached_tokens;
+    if (reason == FinishReason::kError)
+      last.error = std::make_shared<const Error>(error_of_event(plugin_ ? plugin_->name() : "the engine", event));
+  }
+  const auto channel = request.events;
+  if (reason != FinishReason::kNone) live_.erase(at);
+  channel->push_many(out.data(), out.size());
+  if (event.finish != SLUICE_FINISH_NO) {
+    ended_by_plugin_.push_back(event.request_id);
+    if (ended_by_plugin_.size() > kEndedRemembered) ended_by_plugin_.pop_front();
+    return SLUICE_OK;
+  }
+  return reason == FinishReason::kNone ? SLUICE_OK : SLUICE_E_CANCELLED;
+}
+
+void ForeignEngine::end(LiveMap::iterator at, FinishReason reason, const Error *error) {
+  request::Event event;
+  event.finish = reason;
+  if (error != nullptr) event.error = std::make_shared<const Error>(*error);
+  const auto channel = at->second.request->events;
+  live_.erase(at);
+  channel->push(std::move(event));
+}
+
+void ForeignEngine::end_all(FinishReason reason, const Error *error) {
+  while (!live_.empty()) end(live_.begin(), reason, error);
+}
+
+void ForeignEngine::note_fault(const std::string &what) {
+  ++stats_.plugin_errors;
+  log::warn("engine", "{}", what);
+}
+
+// ---- the watch --------------------------------------------------------------------------------------------------
+
+/// Deadlines and health; a plugin that forgets a request does not keep its client waiting.
+void ForeignEngine::watch() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    expire(lock);
+    uint64_t nearest_ns = 0;
+    for (const auto &[id, live] : live_) {
+      const uint64_t at_ns = live.request->deadline_ns;
+      if (at_ns != 0 && (nearest_ns == 0 || at_ns < nearest_ns)) nearest_ns = at_ns;
+    }
+    const uint64_t now_ns = clock_.now_ns();
+    auto pause = std::chrono::nanoseconds(kHealthPeriod);
+    if (nearest_ns != 0) pause = std::min(pause, std::chrono::nanoseconds(nearest_ns > now_ns ? nearest_ns - now_ns : 0));
+    if (!stopping_) changed_.wait_for(lock, pause);
+    if (stopping_) return;
+    lock.unlock();
+    check_health();
+    lock.lock();
+  }
+}
+
+void ForeignEngine::expire(std::unique_lock<std::mutex> &lock) {
+  const uint64_t now_ns = clock_.now_ns();
+  std::vector<uint64_t> late;
+  for (const auto &[id, live] : live_)
+    if (live.request->deadline_ns != 0 && live.request->deadline_ns <= now_ns) late.push_back(id);
+  for (const uint64_t id : late) end(live_.find(id), FinishReason::kCancelled, nullptr);
+  lock.unlock();
+  for (const uint64_t id : late) cancel_in_plugin(id);
+  lock.lock();
+}
+
+void ForeignEngine::check_health() {
+  Result<> health;
+  bool poisoned = false;
+  {
+    const std::shared_lock calls(calls_);
+    if (!plugin_) return;
+    health = plugin_->health();
+    poisoned = plugin_->poisoned();
+  }
+  const std::lock_guard lock(mutex_);
+  if (health && stats_.healthy) return;
+  stats_.healthy = static_cast<bool>(health);
+  stats_.trouble = health ? std::string() : health.error().message;
+  log::warn("engine", "{}", health ? "is healthy again" : stats_.trouble);
+  if (!poisoned) return;  // what runs may still end well
+  const Error error{Code::kUnavailable, "the model's engine has failed", {}};
+  end_all(FinishReason::kError, &error);
+}
+
+}  // namespace sluice::engine

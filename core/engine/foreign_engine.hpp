@@ -1,0 +1,87 @@
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "core/base/clock.hpp"
+#include "core/plugin/host.hpp"
+#include "core/plugin/instances.hpp"
+#include "core/request/generator.hpp"
+
+namespace sluice::engine {
+
+/// One model behind a plugin of the kind `engine`: requests go in whole, events come back from threads of the plugin.
+///
+/// Nothing in an event is trusted: a wrong one ends its request with an error and is counted. Stop tokens, the length
+/// limit, deadlines and cancellation hold whatever the plugin does.
+class ForeignEngine final : public request::Generator, private plugin::EngineEventSink {
+ public:
+  struct Limits {
+    uint32_t vocab_size = 0;  ///< of the tokenizer
+    uint32_t max_context = 0; ///< tokens; 0 = what the engine says
+    uint32_t max_live = 1024; ///< requests in flight
+  };
+
+  /// [init] Opens the plugin. host and clock outlive the engine.
+  /// path  of the model, as the configuration has it
+  /// errors  those of the plugin; Unsupported: it takes no tokens
+  static Result<std::unique_ptr<ForeignEngine>> open(const plugin::Library &library, const plugin::Options &options,
+                                                     plugin::Host &host, const Clock &clock,
+                                                     const std::string &model_name, const std::string &path);
+  ~ForeignEngine() override;
+
+  const sluice_engine_info &info() const { return plugin_->info(); }
+  /// The file with the tokenizer, where the engine names one. [init]
+  std::string vocab_path() const;
+  /// [init] Once, before the first request.
+  void start(const Limits &limits);
+
+  request::GeneratorLimits limits() const override;
+  Result<> submit(std::shared_ptr<const request::Request> request) override;
+  void cancel(uint64_t request_id, request::CancelCause cause) override;
+  request::GeneratorStats stats() const override;
+  void stop() override;
+
+ private:
+  struct Live {
+    std::shared_ptr<const request::Request> request;
+    uint32_t n_output = 0;  ///< tokens delivered
+  };
+  using LiveMap = std::unordered_map<uint64_t, Live>;
+
+  ForeignEngine(const Clock &clock, std::shared_ptr<const plugin::Options> options)
+      : clock_(clock), options_(std::move(options)) {}
+  int32_t on_engine_event(const sluice_engine_event &event) override;
+  std::string wrong_with(const sluice_engine_event &event, const Live &live) const;
+  int32_t deliver(LiveMap::iterator at, const sluice_engine_event &event);
+  void end(LiveMap::iterator at, request::FinishReason reason, const Error *error);
+  void end_all(request::FinishReason reason, const Error *error);
+  void note_fault(const std::string &what);
+  void watch();
+  void expire(std::unique_lock<std::mutex> &lock);
+  void check_health();
+  void cancel_in_plugin(uint64_t request_id);
+
+  const Clock &clock_;
+  const std::shared_ptr<const plugin::Options> options_;  ///< for requests that set none of their own
+  Limits limits_;
+  std::unique_ptr<plugin::ForeignEngine> plugin_;
+  std::shared_mutex calls_;  ///< shared by calls into the plugin, exclusive for closing it
+
+  mutable std::mutex mutex_;  ///< never held while the plugin is called
+  std::condition_variable changed_;
+  LiveMap live_;
+  std::deque<uint64_t> ended_by_plugin_;  ///< the latest, to know a second finish from a late event
+  request::GeneratorStats stats_;
+  bool stopping_ = false;
+  std::thread watch_;
+};
+
+}  // namespace sluice::engine
