@@ -16,14 +16,16 @@ namespace {
 constexpr uint64_t kMaxMetrics = 4096;
 constexpr size_t kMaxLogBytes = 16 * 1024;
 
-/// Four per decade of magnitude would be fine-grained; a plugin's unit is unknown, so 1e-6 to 1e6 in steps of 4.
+/// What a plugin measures may be seconds, bytes or tokens: 1e-6 to 1e6, each bound four times the one before.
 std::vector<double> histogram_bounds() {
   std::vector<double> bounds;
   for (double b = 1e-6; b < 1e6; b *= 4) bounds.push_back(b);
   return bounds;
 }
 
-std::string text_of(const char *p, size_t max) { return p == nullptr ? std::string() : std::string(p, strnlen(p, max)); }
+std::string text_of(const char *p, size_t max) {
+  return p == nullptr ? std::string() : std::string(p, strnlen(p, max));
+}
 
 }  // namespace
 

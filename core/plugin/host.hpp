@@ -24,7 +24,8 @@ class EngineEventSink {
   virtual int32_t on_engine_event(const sluice_engine_event &event) = 0;
 };
 
-/// The services of host.h. Lives until the process ends (plugins may call at any time); everything handed in outlives it.
+/// The services of host.h. Lives until the process ends, since plugins may call at any time; what is handed in outlives
+/// it.
 class Host {
  public:
   struct Parts {

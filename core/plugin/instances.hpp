@@ -49,7 +49,8 @@ class LoadedModel : public Instance {
     std::vector<std::string> attach;
     LoadProgress progress;  ///< may be empty
   };
-  static Result<std::unique_ptr<LoadedModel>> load(const Backend &backend, const Source &source, const Options &options);
+  static Result<std::unique_ptr<LoadedModel>> load(const Backend &backend, const Source &source,
+                                                   const Options &options);
   ~LoadedModel();
 
   const sluice_model_info &info() const { return info_; }

@@ -136,7 +136,8 @@ Result<Library> load_library(const std::string &path, const Metadata &metadata, 
 
   sluice_plugin_entry_fn entry = nullptr;
   try {
-    boost::dll::shared_library file(path, static_cast<boost::dll::load_mode::type>(RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE));
+    constexpr auto kMode = static_cast<boost::dll::load_mode::type>(RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    boost::dll::shared_library file(path, kMode);
     if (!file.has(SLUICE_PLUGIN_ENTRY_NAME))
       return invalid_argument(fmt::format("{} ({}) does not export " SLUICE_PLUGIN_ENTRY_NAME, title, path));
     entry = &file.get<const sluice_plugin_desc *(const sluice_host_api *, sluice_status *)>(SLUICE_PLUGIN_ENTRY_NAME);

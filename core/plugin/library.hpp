@@ -27,8 +27,8 @@ struct Library {
   std::string title() const { return kind_names(metadata.kinds) + " " + metadata.name; }
 };
 
-/// Loads a file and checks everything it says. [init], on the main thread, while it is the only one: constructors of the
-/// library and its entry function run here, and may set up drivers that mind threads.
+/// Loads a file and checks everything it says. [init], on the main thread, while it is the only one: constructors of
+/// the library and its entry function run here, and may set up drivers that mind threads.
 /// errors  NotFound, Abi, Unsupported (CPU, hardware, driver), InvalidArgument (what the plugin did wrong), Internal
 Result<Library> load_library(const std::string &path, const Metadata &metadata, const sluice_host_api &host);
 

@@ -60,6 +60,7 @@ class File {
   File &operator=(const File &) = delete;
 
   const std::string &wrong() const { return wrong_; }
+  uint64_t size() const { return size_; }
   /// All n bytes at offset, or false: beyond the end, or the file shrank meanwhile.
   bool read(uint64_t offset, void *to, uint64_t n) const {
     if (offset > size_ || n > size_ - offset) return false;
@@ -76,6 +77,16 @@ Error damaged(const std::string &path, const std::string &what) {
   return invalid_argument(fmt::format("{} is no Sluice plugin: {}", path, what));
 }
 
+/// The loader maps segments without looking at the file's size and dies of SIGBUS when it lies beyond.
+bool segments_are_whole(const File &file, const Elf64_Ehdr &head) {
+  if (head.e_phentsize != sizeof(Elf64_Phdr) || head.e_phnum > kMaxSections) return false;
+  std::vector<Elf64_Phdr> segments(head.e_phnum);
+  if (!file.read(head.e_phoff, segments.data(), segments.size() * sizeof(Elf64_Phdr))) return false;
+  return std::all_of(segments.begin(), segments.end(), [&](const Elf64_Phdr &s) {
+    return s.p_offset <= file.size() && s.p_filesz <= file.size() - s.p_offset;
+  });
+}
+
 /// The section header called .sluice_plugin, or what is wrong.
 Result<Elf64_Shdr> find_section(const File &file, const std::string &path) {
   Elf64_Ehdr head;
@@ -87,6 +98,7 @@ Result<Elf64_Shdr> find_section(const File &file, const std::string &path) {
   if (head.e_shentsize != sizeof(Elf64_Shdr) || head.e_shnum == 0 || head.e_shnum > kMaxSections ||
       head.e_shstrndx >= head.e_shnum)
     return damaged(path, "its section table is damaged");
+  if (!segments_are_whole(file, head)) return damaged(path, "a part of it lies beyond its end; it may be cut off");
 
   std::vector<Elf64_Shdr> sections(head.e_shnum);
   if (!file.read(head.e_shoff, sections.data(), sections.size() * sizeof(Elf64_Shdr)))
@@ -163,7 +175,8 @@ Result<Metadata> read_metadata(const std::string &path) {
     return damaged(path, "its section .sluice_plugin does not begin with SLUICEPM");
   // A later minor may append fields, never take some away; two plugins in one file have no meaning.
   if (meta.size < sizeof meta || meta.size != section->sh_size)
-    return damaged(path, fmt::format("its section .sluice_plugin has {} bytes and says {}", section->sh_size, meta.size));
+    return damaged(path,
+                   fmt::format("its section .sluice_plugin has {} bytes and says {}", section->sh_size, meta.size));
 
   const auto name = text_of(meta.name), version = text_of(meta.version), needs = text_of(meta.needs);
   if (!name || !version || !needs) return damaged(path, "a text of its metadata is damaged");
@@ -176,8 +189,8 @@ Result<> check_abi(const Metadata &m) {
   const int major = m.abi_major, built = m.abi_minor_built, oldest = m.abi_minor_min;
   if (major == SLUICE_ABI_MAJOR && built >= SLUICE_ABI_FLOOR && oldest <= SLUICE_ABI_MINOR) return {};
   return Error{Code::kAbi,
-               fmt::format("plugin {} {} was built for ABI {}.{} and needs at least {}.{}; this server speaks {}.{} and "
-                           "accepts plugins built for {}.{} or later: rebuild the plugin with this server's headers",
+               fmt::format("plugin {} {} was built for ABI {}.{} and needs at least {}.{}; this server speaks {}.{} "
+                           "and accepts what was built for {}.{} or later: rebuild it with this server's headers",
                            m.name, m.version, m.abi_major, m.abi_minor_built, m.abi_major, m.abi_minor_min,
                            SLUICE_ABI_MAJOR, SLUICE_ABI_MINOR, SLUICE_ABI_MAJOR, SLUICE_ABI_FLOOR),
                {}};
@@ -192,7 +205,9 @@ Result<> check_cpu(const Metadata &m) {
   for (std::string feature; std::getline(wanted, feature, ',');)
     if (present.count(feature) == 0) missing += (missing.empty() ? "" : ", ") + feature;
   if (missing.empty()) return {};
-  return Error{Code::kUnsupported, fmt::format("plugin {} needs a CPU with {}, which this one lacks", m.name, missing), {}};
+  return Error{Code::kUnsupported,
+               fmt::format("plugin {} needs a CPU with {}, which this one lacks", m.name, missing),
+               {}};
 }
 
 }  // namespace sluice::plugin

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/config/config.hpp"
+#include "core/config/words.hpp"
 #include "core/plugin/toml_value.hpp"
 
 namespace sluice::plugin {
@@ -33,19 +34,19 @@ std::optional<Value> table_of(const boost::json::value &v) {
   if (!v.is_object()) return std::nullopt;
   TableText text;
   for (const auto &[key, item] : v.get_object()) {
-    Value scalar;
+    std::string scalar;
     if (item.is_bool()) {
-      scalar = item.get_bool();
+      scalar = item.get_bool() ? "true" : "false";
     } else if (const auto i = integer_of(item)) {
-      scalar = *i;
+      scalar = std::to_string(*i);
     } else if (item.is_number()) {
-      scalar = item.to_number<double>();
+      scalar = to_toml(Value(item.to_number<double>()));
     } else if (item.is_string()) {
-      scalar = std::string(item.get_string());
+      scalar = config::toml_text(item.get_string());
     } else {
       return std::nullopt;
     }
-    text.toml += to_toml(Value(std::string(key))) + " = " + to_toml(scalar) + "\n";
+    text.toml += config::toml_text(key) + " = " + scalar + "\n";  // escaped: a key cannot break out of its line
   }
   return Value(std::move(text));
 }
@@ -162,7 +163,8 @@ std::shared_ptr<const Options> Options::from_toml(std::shared_ptr<const Schema> 
         continue;
       }
       if (!index) {
-        wrong(&node, fmt::format("{}.{} is not an option of {}{}", where, key, schema->plugin(), schema->suggestion(key)));
+        const std::string hint = schema->suggestion(key);
+        wrong(&node, fmt::format("{}.{} is not an option of {}{}", where, key, schema->plugin(), hint));
         continue;
       }
       const OptionField &field = schema->fields()[*index];
@@ -192,7 +194,7 @@ Result<std::shared_ptr<const Options>> Options::from_json(const Options &base, c
     const std::string key(name);
     const auto index = schema.find(key);
     if (!index || !schema.fields()[*index].per_request())
-      return invalid_argument(fmt::format("'{}' is not a known field{}", key, schema.suggestion(key, true)), key);
+      return invalid_argument(fmt::format("{} is not a known field{}", config::excerpt(key), schema.suggestion(key, true)), key);
     if (item.is_null()) continue;
     const OptionField &field = schema.fields()[*index];
     const auto value = value_from(field.type, item);

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/config/config.hpp"
+#include "core/config/words.hpp"
 #include "core/plugin/toml_value.hpp"
 
 namespace sluice::plugin {
@@ -81,13 +82,10 @@ Result<OptionField> field_of(const std::string &plugin, const sluice_config_fiel
   return f;
 }
 
-/// A client may send megabytes; the message repeats the beginning.
+/// A client may send megabytes; a message repeats the beginning.
 std::string excerpt(const Value &value) {
-  std::string text = to_toml(value);
-  if (text.size() <= 80) return text;
-  size_t n = 77;
-  while (n > 0 && (static_cast<unsigned char>(text[n]) & 0xC0u) == 0x80u) --n;
-  return text.substr(0, n) + "...";
+  const auto *text = std::get_if<std::string>(&value);
+  return text != nullptr ? config::excerpt(*text) : to_toml(value);
 }
 
 std::string number(double v) {
@@ -125,10 +123,11 @@ Result<Schema> Schema::create(std::string plugin, const sluice_config_field *fie
   schema.plugin_ = std::move(plugin);
   const size_t smallest = SLUICE_SIZE_THROUGH(sluice_config_field, max);
   if (n > kMaxFields || (n > 0 && (fields == nullptr || stride < smallest || stride > 4096 || stride % 8 != 0)))
-    return invalid_argument(fmt::format("{} publishes {} options of {} bytes, which cannot be", schema.plugin_, n, stride));
+    return invalid_argument(
+        fmt::format("{} publishes {} options of {} bytes, which cannot be", schema.plugin_, n, stride));
   for (size_t i = 0; i < n; ++i) {
-    const auto *raw = reinterpret_cast<const sluice_config_field *>(reinterpret_cast<const char *>(fields) + i * stride);
-    auto field = field_of(schema.plugin_, *raw, i);
+    const auto *at = reinterpret_cast<const char *>(fields) + i * stride;
+    auto field = field_of(schema.plugin_, *reinterpret_cast<const sluice_config_field *>(at), i);
     if (!field) return field.error();
     schema.fields_.push_back(std::move(*field));
   }
@@ -150,7 +149,8 @@ std::optional<size_t> Schema::find(const std::string &key) const {
 }
 
 bool Schema::has_below(const std::string &prefix) const {
-  return std::any_of(fields_.begin(), fields_.end(), [&](const OptionField &f) { return f.key.rfind(prefix + ".", 0) == 0; });
+  const std::string start = prefix + ".";
+  return std::any_of(fields_.begin(), fields_.end(), [&](const OptionField &f) { return f.key.rfind(start, 0) == 0; });
 }
 
 std::vector<std::string> Schema::keys(bool per_request_only) const {
