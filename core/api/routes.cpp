@@ -14,10 +14,37 @@ Context::Context(lifecycle::Service &s, metrics::Registry &m, ApiOptions o)
       fingerprint(fmt::format("fp_{:08x}", static_cast<uint32_t>(std::hash<std::string>{}(options.version + options.commit)))),
       ws_streams(m.gauge("sluice_ws_streams", "Open requests on WebSockets")) {}
 
+namespace {
+
+// What the generators count themselves is read when somebody looks.
+void refresh_metrics(const lifecycle::Service &service) {
+  for (const auto &model : service.models()) {
+    if (model->state.phase() != lifecycle::ModelState::Phase::kReady || model->generator == nullptr) continue;
+    const auto stats = model->generator->stats();
+    const auto &m = model->metrics;
+    m.running.set(stats.running);
+    m.waiting.set(stats.waiting);
+    m.kv_blocks_total.set(static_cast<double>(stats.kv_blocks_total));
+    m.kv_blocks_used.set(static_cast<double>(stats.kv_blocks_used));
+    if (stats.kv_blocks_total > 0) {
+      m.kv_usage_ratio.set(static_cast<double>(stats.kv_blocks_used) / static_cast<double>(stats.kv_blocks_total));
+    }
+    m.engine_steps.raise_to(static_cast<double>(stats.steps));
+    m.preemptions.raise_to(static_cast<double>(stats.preemptions));
+    m.plan_fallbacks.raise_to(static_cast<double>(stats.plan_fallbacks));
+    m.plugin_errors.raise_to(static_cast<double>(stats.plugin_errors));
+  }
+}
+
+}  // namespace
+
 net::Router make_router(std::shared_ptr<Context> context) {
   using net::RouteAccess;
   using net::RouteBody;
   using Function = void (*)(Context &, const ExchangePtr &);
+  context->metrics.on_scrape([weak = std::weak_ptr(context)] {
+    if (const auto alive = weak.lock()) refresh_metrics(alive->service);
+  });
   net::Router router;
   const auto add = [&](const char *method, const char *pattern, RouteAccess access, RouteBody body, Function function) {
     router.add({method, pattern, access, body,

@@ -299,14 +299,19 @@ void Generation::take_text(Answer &answer, std::string_view text, const ChosenTo
 }
 
 void Generation::end_answer(Answer &answer, AnswerEnd end) {
+  account(answer, end == AnswerEnd::kStop ? "stop" : end == AnswerEnd::kLength ? "length" : "cancelled");
+  if (consumer_ != nullptr) consumer_->on_answer_end(answer.index, end);
+}
+
+void Generation::account(Answer &answer, const char *reason) {
   answer.ended = true;
   --open_;
   usage_.completion_tokens += answer.tokens;
+  if (finish_reasons_.size() < 64) finish_reasons_.append(finish_reasons_.empty() ? "" : ",").append(reason);
   const auto &metrics = spec_.model->metrics;
-  metrics.finished(end == AnswerEnd::kStop ? "stop" : end == AnswerEnd::kLength ? "length" : "cancelled");
+  metrics.finished(reason);
   metrics.generation_tokens.add(static_cast<double>(answer.tokens));
   metrics.request_generation_tokens.observe(static_cast<double>(answer.tokens));
-  if (consumer_ != nullptr) consumer_->on_answer_end(answer.index, end);
 }
 
 // ---- the end ----------------------------------------------------------------------------------------------------
@@ -331,16 +336,15 @@ void Generation::cancel_from_any_thread(std::shared_ptr<Generation> generation, 
   post([generation = std::move(generation), cause] { generation->cancel(cause); });
 }
 
-// Ends every open answer now, without waiting for the engine to say so.
-void Generation::cancel_answers(request::CancelCause cause) {
+// Ends every open answer now, without waiting for the engine to say so and without a word to the consumer.
+// cause  nothing: because of a failure
+void Generation::drop_answers(std::optional<request::CancelCause> cause) {
   for (const auto &answer : answers_) {
     if (answer->ended) continue;
     answer->channel->close();
-    spec_.model->generator->cancel(answer->request_id, cause);
-    spec_.model->metrics.cancelled(cancel_cause_name(cause));
-    const auto silent = std::exchange(consumer_, nullptr);
-    end_answer(*answer, AnswerEnd::kCancelled);
-    consumer_ = silent;
+    spec_.model->generator->cancel(answer->request_id, cause.value_or(request::CancelCause::kClient));
+    if (cause) spec_.model->metrics.cancelled(cancel_cause_name(*cause));
+    account(*answer, cause ? "cancelled" : "error");
   }
 }
 
@@ -348,13 +352,13 @@ void Generation::detach(request::CancelCause cause) {
   if (over_) return;
   cancelled_ = cause;
   consumer_ = nullptr;
-  cancel_answers(cause);
+  drop_answers(cause);
   finish();
 }
 
 void Generation::fail(Failure failure) {
   failure_ = std::move(failure);
-  cancel_answers(cancelled_.value_or(request::CancelCause::kClient));
+  drop_answers(cancelled_);
   finish();
 }
 
@@ -362,7 +366,7 @@ void Generation::finish() {
   if (over_) return;
   over_ = true;
   Outcome outcome{usage_, failure_, cancelled_ == request::CancelCause::kClient && !failure_};
-  RequestLine line{spec_, outcome, cancelled_};
+  RequestLine line{spec_, outcome, cancelled_, finish_reasons_};
   const uint64_t now_ns = service_.clock().now_ns();
   line.e2e_ns = now_ns - arrival_ns_;
   line.ttft_ns = first_token_ns_ == 0 ? 0 : first_token_ns_ - arrival_ns_;

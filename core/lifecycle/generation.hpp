@@ -123,9 +123,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
   void take(Answer &answer, request::Event &event);
   void take_text(Answer &answer, std::string_view text, const ChosenToken *chosen);
   void end_answer(Answer &answer, AnswerEnd end);
+  void account(Answer &answer, const char *reason);
   void fail(Failure failure);
   void finish();
-  void cancel_answers(request::CancelCause cause);
+  void drop_answers(std::optional<request::CancelCause> cause);
 
   Service &service_;
   GenerationSpec spec_;
@@ -135,6 +136,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::vector<std::unique_ptr<Answer>> answers_;
   std::vector<request::Event> events_;  ///< scratch of pump()
   std::string text_, emit_;             ///< scratch of take()
+  std::string finish_reasons_;          ///< of the answers in the order of their ends, for the log
   Usage usage_;
   std::optional<Failure> failure_;
   std::optional<request::CancelCause> cancelled_;

@@ -49,6 +49,7 @@ void log_request(const RequestLine &line) {
   o["route"] = line.spec.route;
   o["model"] = line.spec.model->name;
   o["status"] = status_of(line);
+  if (!line.finish_reasons.empty()) o["finish_reason"] = line.finish_reasons;
   if (line.cancelled) o["cancel_cause"] = cancel_cause_name(*line.cancelled);
   o["prompt_tokens"] = usage.prompt_tokens;
   o["cached_tokens"] = usage.cached_tokens;

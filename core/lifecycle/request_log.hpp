@@ -14,6 +14,7 @@ struct RequestLine {
   const GenerationSpec &spec;
   const Outcome &outcome;
   std::optional<request::CancelCause> cancelled;
+  std::string_view finish_reasons;   ///< of the answers, comma-separated
   uint64_t ttft_ns = 0, e2e_ns = 0;  ///< 0: there was no token
 };
 

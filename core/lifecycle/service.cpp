@@ -49,7 +49,8 @@ boost::system::result<std::shared_ptr<ServedModel>, Failure> Service::find_ready
     return Failure{FailureKind::kModelLoading, "the model '" + model->name + "' is still loading: " + progress.what, "model",
                    kRetryAfterLoading_s};
   }
-  if (model->state.phase() == ModelState::Phase::kFailed) {
+  const bool complete = model->generator != nullptr && model->tokenizer != nullptr;
+  if (model->state.phase() == ModelState::Phase::kFailed || !complete) {
     return Failure{FailureKind::kModelFailed, "the model '" + model->name + "' is not available; the server's log says why",
                    "model", {}};
   }

@@ -15,6 +15,7 @@ TEST(Service, FindsModelsByNameAliasAndDefault) {
   second->name = "big";
   second->aliases = {"gpt-4"};
   second->generator = w.generator;
+  second->tokenizer = test::tiny_tokenizer();
   second->state.ready();
   ASSERT_TRUE(w.service.add(second));
   EXPECT_EQ((*w.service.find_ready(""))->name, "tiny");
