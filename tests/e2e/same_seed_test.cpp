@@ -92,7 +92,8 @@ TEST(SameSeed, AnswersOfOneRequestDifferAndRepeat) {
     std::vector<std::string> out(3);
     const auto response = support::post(server.port(), "/v1/completions", request);
     EXPECT_EQ(response.status, 200) << response.body;
-    for (const auto &choice : json::parse(response.body).at("choices").as_array())
+    const auto parsed = json::parse(response.body);
+    for (const auto &choice : parsed.at("choices").as_array())
       out.at(choice.at("index").to_number<size_t>()) = choice.at("text").as_string();
     return out;
   };

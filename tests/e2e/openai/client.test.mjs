@@ -199,7 +199,8 @@ describe('completions of a scripted model', () => {
       assert.equal(error.param, param);
     }
     const greedy = await rejection(openai.chat.completions.create({ model: 'test', messages: user('x'), temperature: 0.5 }));
-    assert.equal(greedy.code, 'unsupported_parameter', 'the greedy sampler has no temperature');
+    assert.equal(greedy.status, 400, 'the greedy sampler knows the temperature 0 only');
+    assert.equal(greedy.param, 'temperature');
   });
 
   test('a context that is too long is a 400, never cut', async () => {
@@ -369,7 +370,9 @@ describe('load', () => {
     const openai = clientOf(server);
     const stream = await openai.completions.create({ model: 'test', prompt: 'x', max_tokens: 45, stream: true });
     server.terminate();
-    for (let i = 0; (await fetch(`${server.url}/health/ready`)).status !== 503; ++i) assert.ok(i < 200);
+    // Idle connections are closed at the same moment, so a request on one of them may find nobody: hence the catch.
+    const ready = () => fetch(`${server.url}/health/ready`).then(({ status }) => status, () => 0);
+    for (let i = 0; (await ready()) !== 503; ++i) assert.ok(i < 200);
     const error = await rejection(openai.completions.create({ model: 'test', prompt: 'x', max_tokens: 1 }));
     assert.ok(error instanceof InternalServerError, String(error));
     assert.equal(error.status, 503);
