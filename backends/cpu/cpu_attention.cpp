@@ -41,16 +41,20 @@ void CpuDevice::rope_kv(const RopeKvOp &op) {
   float *q = activation(op.q);
   const uint32_t d = op.head_dim;
   const auto store = [&](std::byte *cell, const float *values) {
-    if (kv_.type == KvType::kF16) kernels_.to_f16(values, reinterpret_cast<uint16_t *>(cell), d);
-    else std::memcpy(cell, values, d * sizeof(float));
+    if (kv_.type == KvType::kF16)
+      kernels_.to_f16(values, reinterpret_cast<uint16_t *>(cell), d);
+    else
+      std::memcpy(cell, values, d * sizeof(float));
   };
   workers_.rows(shape_.tokens, [&](uint64_t t) {
     float cosine[kMaxHeadDim / 2], sine[kMaxHeadDim / 2], head[kMaxHeadDim];
     angles(op, inv_freq, positions[t], cosine, sine);
     const float *in = qkv + t * (op.q_heads + 2 * op.kv_heads) * d;
     const auto prepare = [&](const float *from, const float *norm, float *to) {
-      if (norm != nullptr) kernels_.rms_norm(from, norm, d, op.eps, to);
-      else std::memcpy(to, from, d * sizeof(float));
+      if (norm != nullptr)
+        kernels_.rms_norm(from, norm, d, op.eps, to);
+      else
+        std::memcpy(to, from, d * sizeof(float));
       rotate(to, op, cosine, sine);
     };
     for (uint32_t h = 0; h < op.q_heads; ++h) prepare(in + h * d, q_norm, q + (t * op.q_heads + h) * d);

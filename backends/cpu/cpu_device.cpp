@@ -16,8 +16,7 @@ uint64_t padded(uint64_t n) { return (n + kInputPadding - 1) / kInputPadding * k
 
 }  // namespace
 
-CpuDevice::CpuDevice(const sluice_host_api &host, const KernelTable &kernels)
-    : workers_(host), kernels_(kernels) {}
+CpuDevice::CpuDevice(const sluice_host_api &host, const KernelTable &kernels) : workers_(host), kernels_(kernels) {}
 
 WeightId CpuDevice::add_weight(const WeightSource &source) {
   Weight w;
@@ -49,15 +48,18 @@ WeightId CpuDevice::add_weight(const WeightSource &source) {
 
 uint64_t CpuDevice::Scratch::bytes(uint32_t workers) const {
   const uint64_t width = quantised_width;
-  return quantised_rows * (width + width / 32 * 4 + width / 16 * 4) + 4 * (workers * (attend_floats + window_words) + partial_floats);
+  return quantised_rows * (width + width / 32 * 4 + width / 16 * 4) +
+         4 * (workers * (attend_floats + window_words) + partial_floats);
 }
 
 CpuDevice::Scratch CpuDevice::scratch_for(const StepLimits &limits, std::span<const Op> program) {
   Scratch s;
   s.quantised_rows = std::max(limits.tokens, limits.rows);
   for (const Op &op : program) {
-    if (const auto *linear = std::get_if<LinearOp>(&op)) s.quantised_width = std::max(s.quantised_width, padded(linear->n_in));
-    if (const auto *glu = std::get_if<LinearGluOp>(&op)) s.quantised_width = std::max(s.quantised_width, padded(glu->n_in));
+    if (const auto *linear = std::get_if<LinearOp>(&op))
+      s.quantised_width = std::max(s.quantised_width, padded(linear->n_in));
+    if (const auto *glu = std::get_if<LinearGluOp>(&op))
+      s.quantised_width = std::max(s.quantised_width, padded(glu->n_in));
     if (const auto *a = std::get_if<AttentionOp>(&op)) {
       s.attend_floats = std::max(
           s.attend_floats, attend_scratch_floats(kTileTokens, a->q_heads / a->kv_heads, a->head_dim, kSplitTokens));
@@ -170,7 +172,8 @@ void CpuDevice::linear_glu(const LinearGluOp &op) {
         kernels_.product[up.layout](&in, up.tile(tile), token, n, u);
         kernels_.silu_mul(g, u, n * kTileRows);
         for (uint32_t m = 0; m < n; ++m)
-          std::memcpy(out + uint64_t{token + m} * op.n_out + uint64_t{tile} * kTileRows, g + m * kTileRows, width * sizeof(float));
+          std::memcpy(out + uint64_t{token + m} * op.n_out + uint64_t{tile} * kTileRows, g + m * kTileRows,
+                      width * sizeof(float));
       }
     }
   });

@@ -10,7 +10,7 @@ namespace sluice::cpu {
 
 /// Deterministic: a row's result does not depend on what else is in the step, on chunks, or on the number of workers.
 class CpuDevice final : public graph::HostDevice {
-public:
+ public:
   CpuDevice(const sluice_host_api &host, const KernelTable &kernels);
 
   const char *name() const override { return "cpu"; }
@@ -18,7 +18,8 @@ public:
   graph::WeightId add_weight(const graph::WeightSource &source) override;
   uint64_t weights_bytes() const override { return weights_bytes_; }
   uint64_t scratch_bytes(const graph::StepLimits &limits, std::span<const graph::Op> program) const override;
-  void configure(const graph::StepLimits &limits, std::span<const graph::Op> program, const graph::KvShape &kv) override;
+  void configure(const graph::StepLimits &limits, std::span<const graph::Op> program,
+                 const graph::KvShape &kv) override;
   uint32_t attention_parallelism() const override { return 2 * workers_.count(); }
 
   void embed(const graph::EmbedOp &op) override;
@@ -28,7 +29,7 @@ public:
   void rope_kv(const graph::RopeKvOp &op) override;
   void attention(const graph::AttentionOp &op) override;
 
-private:
+ private:
   /// One packed matrix, or for lookups its rows as the file has them.
   struct Packed {
     Layout layout{};
@@ -47,7 +48,7 @@ private:
     uint64_t quantised_rows = 0, quantised_width = 0;  ///< of the activations in i8
     uint64_t attend_floats = 0;                        ///< per worker
     uint64_t partial_floats = 0;
-    uint64_t window_words = 0;                         ///< u32 per worker: visible window tokens of a tile
+    uint64_t window_words = 0;  ///< u32 per worker: visible window tokens of a tile
     uint64_t bytes(uint32_t workers) const;
   };
   static Scratch scratch_for(const graph::StepLimits &limits, std::span<const graph::Op> program);

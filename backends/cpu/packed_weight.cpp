@@ -82,13 +82,20 @@ void pack_q6_k(const uint8_t *row, uint64_t n, uint32_t r, uint8_t *tile) {
 
 Layout layout_of(TensorType type) {
   switch (type) {
-    case TensorType::kF32: return kF32;
-    case TensorType::kF16: return kF16;
-    case TensorType::kBF16: return kBF16;
-    case TensorType::kQ8_0: return kQ8;
-    case TensorType::kQ4_0: return kQ4;
-    case TensorType::kQ4_K: return kQ4K;
-    case TensorType::kQ6_K: return kQ6K;
+    case TensorType::kF32:
+      return kF32;
+    case TensorType::kF16:
+      return kF16;
+    case TensorType::kBF16:
+      return kBF16;
+    case TensorType::kQ8_0:
+      return kQ8;
+    case TensorType::kQ4_0:
+      return kQ4;
+    case TensorType::kQ4_K:
+      return kQ4K;
+    case TensorType::kQ6_K:
+      return kQ6K;
   }
   __builtin_unreachable();
 }
@@ -104,13 +111,25 @@ void pack_tile(const graph::WeightSegment &from, uint64_t n, uint32_t tile, std:
   for (uint32_t r = 0; r < kTileRows && uint64_t{tile} * kTileRows + r < from.rows; ++r) {
     const auto *row = reinterpret_cast<const uint8_t *>(from.data) + (uint64_t{tile} * kTileRows + r) * row_bytes;
     switch (layout_of(from.type)) {
-      case kF32: pack_floats(row, n, r, 4, out); break;
+      case kF32:
+        pack_floats(row, n, r, 4, out);
+        break;
       case kF16:
-      case kBF16: pack_floats(row, n, r, 2, out); break;
-      case kQ8: pack_q8_0(row, n, r, out); break;
-      case kQ4: pack_q4_0(row, n, r, out); break;
-      case kQ4K: pack_q4_k(row, n, r, out); break;
-      case kQ6K: pack_q6_k(row, n, r, out); break;
+      case kBF16:
+        pack_floats(row, n, r, 2, out);
+        break;
+      case kQ8:
+        pack_q8_0(row, n, r, out);
+        break;
+      case kQ4:
+        pack_q4_0(row, n, r, out);
+        break;
+      case kQ4K:
+        pack_q4_k(row, n, r, out);
+        break;
+      case kQ6K:
+        pack_q6_k(row, n, r, out);
+        break;
     }
   }
 }
@@ -122,14 +141,22 @@ void unpack_row(Layout layout, const std::byte *tile, uint32_t r, uint64_t n, fl
     const auto k = static_cast<uint32_t>(i % info.inputs);
     uint16_t half;
     switch (layout) {
-      case kF32: std::memcpy(out + i, unit + r * 4, 4); break;
-      case kF16: out[i] = get_f16(unit, 0, r); break;
+      case kF32:
+        std::memcpy(out + i, unit + r * 4, 4);
+        break;
+      case kF16:
+        out[i] = get_f16(unit, 0, r);
+        break;
       case kBF16:
         std::memcpy(&half, unit + r * 2, 2);
         out[i] = model_file::bf16_to_f32(half);
         break;
-      case kQ8: out[i] = static_cast<float>(static_cast<int8_t>(unit[group_byte(k, r)])) * get_f16(unit, 1024, k / 32 * 16 + r); break;
-      case kQ4: out[i] = (static_cast<float>(get_nibble(unit, k, r)) - 8) * get_f16(unit, 512, k / 32 * 16 + r); break;
+      case kQ8:
+        out[i] = static_cast<float>(static_cast<int8_t>(unit[group_byte(k, r)])) * get_f16(unit, 1024, k / 32 * 16 + r);
+        break;
+      case kQ4:
+        out[i] = (static_cast<float>(get_nibble(unit, k, r)) - 8) * get_f16(unit, 512, k / 32 * 16 + r);
+        break;
       case kQ4K: {
         const float scale = get_f16(unit, 2304, r) * static_cast<float>(unit[2048 + k / 32 * 16 + r]);
         const float minimum = get_f16(unit, 2336, r) * static_cast<float>(unit[2176 + k / 32 * 16 + r]);
@@ -138,7 +165,8 @@ void unpack_row(Layout layout, const std::byte *tile, uint32_t r, uint64_t n, fl
         break;
       }
       case kQ6K: {
-        const float scale = get_f16(unit, 4352, r) * static_cast<float>(static_cast<int8_t>(unit[4096 + k / 16 * 16 + r]));
+        const float scale =
+            get_f16(unit, 4352, r) * static_cast<float>(static_cast<int8_t>(unit[4096 + k / 16 * 16 + r]));
         out[i] = scale * (static_cast<float>(unit[group_byte(k, r)]) - 32);
         break;
       }

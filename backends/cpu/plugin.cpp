@@ -22,7 +22,7 @@ const KernelTable &kernels_for(const sdk::Config &config) {
 }
 
 class CpuBackend final : public sdk::Backend {
-public:
+ public:
   CpuBackend(const sluice_host_api &host, const sdk::Config &config, const sluice_backend_open &)
       : host_(host), kernels_(kernels_for(config)), options_{graph::KvType::kF16, config.flag("deterministic", true)} {
     const std::string line = std::string("kernels: ") + kernels_.name;
@@ -45,7 +45,7 @@ public:
     return std::make_unique<graph::GraphModel>(host_, std::make_unique<CpuDevice>(host_, kernels_), source, options_);
   }
 
-private:
+ private:
   const sluice_host_api &host_;
   const KernelTable &kernels_;
   graph::ModelOptions options_;

@@ -32,8 +32,7 @@ AttentionPlan plan_attention(const AttentionInputs &in, AttentionItem *items, At
     for (uint32_t begin = in.q_begin[seq]; begin < in.q_begin[seq + 1]; begin += kTileTokens) {
       const uint32_t end = std::min(begin + kTileTokens, in.q_begin[seq + 1]), width = end - begin;
       uint32_t visible = 0;
-      for (uint32_t t = begin; t < end; ++t)
-        visible = std::max(visible, visible_tokens(in, seq, t - in.q_begin[seq]));
+      for (uint32_t t = begin; t < end; ++t) visible = std::max(visible, visible_tokens(in, seq, t - in.q_begin[seq]));
       const uint32_t splits = divide_up(visible, in.split_tokens);
       if (!few_tiles || splits == 1 || plan.partials + splits * width > kMaxPartials) {
         items[plan.items++] = {seq, begin, end, 0, splits, kNoPartial};

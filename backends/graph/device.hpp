@@ -2,15 +2,18 @@
 //
 // Source level, never ABI: graph and device are compiled into one plugin and change together.
 //
-// What the Vulkan spike (tests/backends/vulkan_spike) settled here:
-//  - A place is a buffer id, never a pointer. A device may turn it into an address (CPU, CUDA), a device address pushed
-//    as a constant (Vulkan) or a descriptor; the program does not care.
-//  - All data of a step lies in StepArgs, at addresses that do not change after configure(). A recorded command
-//    buffer holds those addresses; replaying it over new data is a memcpy and a submit.
-//  - No operation returns a value and none is told a value of the step that only exists on the device: the host reads
-//    nothing between begin_step() and end_step(). Counts that shape a dispatch are in StepShape, before it begins.
-//  - Coherent mapped memory is written before submission only. A second step needs its own copy of the arguments or
-//    must wait for the fence of the first: end_step() returns the fence, the runner waits before it writes again.
+// What the Vulkan spike (tests/backends/vulkan_spike, backends/vulkan/README.md) settled here:
+//  - A place is a buffer id, never a pointer. A device turns it into a pointer, a device address in a push constant, or
+//  a
+//    descriptor; the program does not care.
+//  - All data of a step lies in StepArgs, at addresses that do not change after configure(). A recorded command buffer
+//    holds those addresses; replaying it over new data is a memcpy and a submit. So begin_step() may answer "already
+//    recorded", and then the program is not walked.
+//  - How many tokens there are is data too: a recording covers a bucket, and the kernels read the true count and stop.
+//    An operation must not depend on StepShape in any other way.
+//  - No operation returns a value: the host reads nothing between begin_step() and end_step().
+//  - Arguments are rewritten only when the step that reads them has finished: end_step() returns its fence.
+//  - A buffer says who touches it. Here all memory is mapped, on a card of its own it is not.
 #pragma once
 #include "backends/graph/tensors.hpp"
 
@@ -56,8 +59,8 @@ struct LinearGluOp {
 /// Which two elements of a head rotate together: neighbours (GPT-J, llama files) or halves (NeoX, Qwen files).
 enum class RopeStyle : uint8_t { kNeighbours, kHalves };
 
-/// Normalises (where asked) and rotates queries and keys, stores keys and values in the cache at slots[t], queries in q.
-/// Angle of pair i: position * inv_freq[i] (RoPE, arXiv:2104.09864); elements from 2 * n_pairs on pass unrotated.
+/// Normalises (where asked) and rotates queries and keys, stores keys and values in the cache at slots[t], queries in
+/// q. Angle of pair i: position * inv_freq[i] (RoPE, arXiv:2104.09864); elements from 2 * n_pairs on pass unrotated.
 struct RopeKvOp {
   Slot qkv = 0;  ///< [tokens, (q_heads + 2 * kv_heads) * head_dim]: all q, all k, all v
   Slot q = 0;    ///< [tokens, q_heads * head_dim]
@@ -106,16 +109,18 @@ struct DeviceMemory {
 
 /// One model on one device, and its in-order queue. Setup calls are [init] and throw sdk::Error; the rest is [engine].
 class Device {
-public:
+ public:
   virtual ~Device() = default;
   virtual const char *name() const = 0;
   virtual bool supports(OpKind op, TensorType format) const = 0;
   virtual DeviceMemory memory() const = 0;
 
   /// Zeroed memory of a fixed address. errors: RESOURCE_EXHAUSTED
-  virtual Buffer allocate(uint64_t size_bytes) = 0;
+  virtual Buffer allocate(uint64_t size_bytes, BufferUse use) = 0;
   virtual void free(Buffer buffer) = 0;
-  /// The host's view of a buffer, for as long as the buffer lives; written only between steps.
+  /// Fills the front of a buffer; not while a step runs.
+  virtual void upload(Buffer buffer, const void *from, uint64_t size_bytes) = 0;
+  /// The host's view of a kArgs or kResult buffer, for as long as the buffer lives. [engine], between steps.
   virtual void *mapped(Buffer buffer) = 0;
 
   /// Takes a weight in the device's own layout. The caller has asked supports() for every segment.

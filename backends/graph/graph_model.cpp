@@ -159,7 +159,8 @@ bool GraphModel::wait(sluice_ticket ticket, uint64_t, sluice_step_result *out) {
     out->device_ns = r.device_ns;
     return true;
   }
-  throw sdk::Error(SLUICE_E_INVALID_ARGUMENT, "ticket " + std::to_string(ticket) + " has no result, or it was released");
+  throw sdk::Error(SLUICE_E_INVALID_ARGUMENT,
+                   "ticket " + std::to_string(ticket) + " has no result, or it was released");
 }
 
 void GraphModel::release(sluice_ticket ticket) {

@@ -17,13 +17,13 @@ struct ModelOptions {
   bool deterministic = true;
 };
 
-/// A model of any architecture on any device, as the backend adapter of the SDK wants it; threads and errors are those of
-/// sluice_backend_vtbl.
+/// A model of any architecture on any device, as the backend adapter of the SDK wants it; threads and errors are those
+/// of sluice_backend_vtbl.
 ///
 /// Rows are processed on the host, in submit(), once the device has finished: that fits devices in host memory, whose
 /// queue is never behind. A device with kernels of its own for it will take this over.
 class GraphModel final : public sdk::Model {
-public:
+ public:
   GraphModel(const sluice_host_api &host, std::unique_ptr<Device> device, const sluice_model_source &source,
              const ModelOptions &options);
 
@@ -37,7 +37,7 @@ public:
   bool wait(sluice_ticket ticket, uint64_t timeout_ns, sluice_step_result *out) override;
   void release(sluice_ticket ticket) override;
 
-private:
+ private:
   uint64_t workspace_bytes(const Settings &settings) const;
 
   const sluice_host_api &host_;

@@ -6,13 +6,17 @@
 
 namespace sluice::graph {
 
-Buffer HostDevice::allocate(uint64_t size_bytes) {
+Buffer HostDevice::allocate(uint64_t size_bytes, BufferUse) {
   buffers_.emplace_back(std::max<uint64_t>(size_bytes, 64), "buffer");
   return {static_cast<uint32_t>(buffers_.size())};
 }
 
 void HostDevice::free(Buffer buffer) {
   if (buffer) buffers_[buffer.id - 1] = HostBlock();
+}
+
+void HostDevice::upload(Buffer buffer, const void *from, uint64_t size_bytes) {
+  std::memcpy(mapped(buffer), from, size_bytes);
 }
 
 bool HostDevice::begin_step(const StepShape &shape, const StepArgs &args) {

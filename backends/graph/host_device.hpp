@@ -10,9 +10,10 @@ namespace sluice::graph {
 ///
 /// Cache layout, by block: [layers][2: keys, values][kv_heads][block_size_tokens][head_dim].
 class HostDevice : public Device {
-public:
+ public:
   DeviceMemory memory() const override { return host_memory(); }
-  Buffer allocate(uint64_t size_bytes) override;
+  Buffer allocate(uint64_t size_bytes, BufferUse use) override;
+  void upload(Buffer buffer, const void *from, uint64_t size_bytes) override;
   void free(Buffer buffer) override;
   void *mapped(Buffer buffer) override { return buffer ? buffers_[buffer.id - 1].data() : nullptr; }
   bool begin_step(const StepShape &shape, const StepArgs &args) override;
@@ -21,10 +22,13 @@ public:
   void gather_rows(const GatherRowsOp &op) override;
   void kv_moves(std::span<const KvMove> moves) override;
 
-protected:
+ protected:
   void configure_kv(const KvShape &kv);
 
-  template <class T> T *at(Buffer buffer) { return static_cast<T *>(mapped(buffer)); }
+  template <class T>
+  T *at(Buffer buffer) {
+    return static_cast<T *>(mapped(buffer));
+  }
   float *activation(Slot slot) { return at<float>(args_->activations[slot]); }
   uint32_t extent(Extent e) const { return e == Extent::kTokens ? shape_.tokens : shape_.rows; }
 
@@ -40,7 +44,7 @@ protected:
   StepShape shape_;
   KvShape kv_;
 
-private:
+ private:
   std::vector<HostBlock> buffers_;  ///< by id - 1; freed ones are empty
   HostBlock blocks_, host_blocks_;
   uint64_t fence_ = 0;

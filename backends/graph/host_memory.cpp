@@ -76,8 +76,8 @@ HostBlock::HostBlock(uint64_t size_bytes, const char *what) {
   if (size_bytes == 0) return;
   void *p = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED)
-    throw sdk::Error(SLUICE_E_RESOURCE_EXHAUSTED, std::string(what) + ": the system refused " +
-                                                      std::to_string(size_bytes >> 20) + " MiB of memory");
+    throw sdk::Error(SLUICE_E_RESOURCE_EXHAUSTED,
+                     std::string(what) + ": the system refused " + std::to_string(size_bytes >> 20) + " MiB of memory");
   if (size_bytes >= (uint64_t{4} << 20)) madvise(p, size_bytes, MADV_HUGEPAGE);  // advice only
   data_ = static_cast<std::byte *>(p);
   size_bytes_ = size_bytes;

@@ -19,7 +19,7 @@ DeviceMemory parse_host_memory(const std::string &meminfo, const std::string &li
 
 /// Zeroed, page-aligned memory, backed by huge pages where the system gives them.
 class HostBlock {
-public:
+ public:
   HostBlock() = default;
   /// what  named in the error: RESOURCE_EXHAUSTED
   HostBlock(uint64_t size_bytes, const char *what);
@@ -33,7 +33,7 @@ public:
   std::byte *data() const { return data_; }
   uint64_t size_bytes() const { return size_bytes_; }
 
-private:
+ private:
   void swap(HostBlock &other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_bytes_, other.size_bytes_);

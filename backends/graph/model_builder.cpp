@@ -3,14 +3,14 @@
 #include <sluice/sdk/error.hpp>
 
 #include <cmath>
-#include <cstring>
 
 namespace sluice::graph {
 namespace {
 
 [[noreturn]] void refuse(int32_t code, const std::string &message) { throw sdk::Error(code, message); }
 
-template <class T> T value_or_throw(Result<T> result) {
+template <class T>
+T value_or_throw(Result<T> result) {
   if (!result) refuse(static_cast<int32_t>(result.error().code), result.error().message);
   return std::move(*result);
 }
@@ -63,7 +63,8 @@ bool ModelBuilder::has_tensor(const std::string &name) const { return file_.find
 const model_file::Tensor &ModelBuilder::tensor(const std::string &name) const {
   const model_file::Tensor *t = file_.find_tensor(name);
   if (t == nullptr)
-    refuse(SLUICE_E_INVALID_ARGUMENT, file_.name() + " has no tensor '" + name + "', which a " + arch_ + " model needs");
+    refuse(SLUICE_E_INVALID_ARGUMENT,
+           file_.name() + " has no tensor '" + name + "', which a " + arch_ + " model needs");
   return *t;
 }
 
@@ -89,7 +90,8 @@ WeightId ModelBuilder::matrix(WeightUse use, const std::vector<Rows> &parts, uin
     if (!device_.supports(op, t.type))
       refuse(SLUICE_E_UNSUPPORTED, std::string("op ") + op_name(op) + " has no " +
                                        std::string(model_file::type_name(t.type)) + " kernel on device '" +
-                                       device_.name() + "' (tensor '" + part.name + "'); convert the file to a format it has");
+                                       device_.name() + "' (tensor '" + part.name +
+                                       "'); convert the file to a format it has");
     source.segments.push_back({part.name, t.type, t.bytes.data(), part.rows});
     bytes += t.bytes.size();
   }
@@ -119,8 +121,8 @@ Buffer ModelBuilder::vector(const std::vector<Rows> &parts) {
 }
 
 Buffer ModelBuilder::constant(const std::vector<float> &values) {
-  const Buffer buffer = device_.allocate(values.size() * sizeof(float));
-  std::memcpy(device_.mapped(buffer), values.data(), values.size() * sizeof(float));
+  const Buffer buffer = device_.allocate(values.size() * sizeof(float), BufferUse::kDevice);
+  device_.upload(buffer, values.data(), values.size() * sizeof(float));
   return buffer;
 }
 

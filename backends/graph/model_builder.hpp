@@ -25,7 +25,7 @@ struct BuiltModel {
 /// Reads metadata and moves tensors to the device. Every call throws sdk::Error: INVALID_ARGUMENT names the key or
 /// tensor, UNSUPPORTED names the op and the format, CANCELLED when progress said stop. [init]
 class ModelBuilder {
-public:
+ public:
   using Progress = std::function<bool(uint64_t done_bytes, uint64_t total_bytes)>;
   ModelBuilder(const model_file::Gguf &file, Device &device, Progress progress);
 
@@ -53,7 +53,7 @@ public:
   /// The values of a small tensor.
   std::vector<float> values(const std::string &name, uint64_t n) const;
 
-private:
+ private:
   const model_file::Tensor &tensor(const std::string &name) const;
   void advance(uint64_t bytes);
 

@@ -4,9 +4,12 @@ namespace sluice::graph {
 
 const char *op_name(OpKind op) {
   switch (op) {
-    case OpKind::kEmbed: return "embed";
-    case OpKind::kLinear: return "linear";
-    case OpKind::kLinearGlu: return "linear_glu";
+    case OpKind::kEmbed:
+      return "embed";
+    case OpKind::kLinear:
+      return "linear";
+    case OpKind::kLinearGlu:
+      return "linear_glu";
   }
   return "unknown";
 }

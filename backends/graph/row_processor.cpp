@@ -18,7 +18,8 @@ void draft_path(const sluice_step &s, uint32_t token, std::vector<int32_t> &path
   const auto seq = static_cast<uint32_t>(std::upper_bound(s.q_indptr, s.q_indptr + s.n_seqs, token) - s.q_indptr - 1);
   if (s.tree_mask_indptr[seq] == s.tree_mask_indptr[seq + 1]) return;
   const uint32_t first = s.q_indptr[seq];
-  for (uint32_t t = token; s.parent[t] >= 0; t = first + static_cast<uint32_t>(s.parent[t])) path.push_back(s.tokens[t]);
+  for (uint32_t t = token; s.parent[t] >= 0; t = first + static_cast<uint32_t>(s.parent[t]))
+    path.push_back(s.tokens[t]);
   std::reverse(path.begin(), path.end());
 }
 
@@ -67,9 +68,15 @@ void RowProcessor::extend_histories(const sluice_step &s) {
     const int32_t *tokens = s.history_token + s.history_indptr[i];
     const size_t n = s.history_indptr[i + 1] - s.history_indptr[i];
     switch (s.history_kind[i]) {
-      case SLUICE_HISTORY_RESET: h.reset(); [[fallthrough]];
-      case SLUICE_HISTORY_PROMPT: h.append_prompt(tokens, n); break;
-      case SLUICE_HISTORY_OUTPUT: h.append_output(tokens, n); break;
+      case SLUICE_HISTORY_RESET:
+        h.reset();
+        [[fallthrough]];
+      case SLUICE_HISTORY_PROMPT:
+        h.append_prompt(tokens, n);
+        break;
+      case SLUICE_HISTORY_OUTPUT:
+        h.append_output(tokens, n);
+        break;
       case SLUICE_HISTORY_FORK:
         if (static_cast<uint32_t>(*tokens) != s.history_slot[i]) h = histories_[static_cast<uint32_t>(*tokens)];
         break;

@@ -12,7 +12,7 @@ namespace sluice::graph {
 
 /// The arrays behind a sluice_step_result. Sized once; large ones are touched only when used.
 class RowResults {
-public:
+ public:
   RowResults() = default;
   RowResults(const Settings &settings, uint32_t vocab);
   static uint64_t bytes(const Settings &settings, uint32_t vocab);
@@ -20,7 +20,7 @@ public:
   /// Points out at the arrays; what nobody asked for is NULL.
   void describe(sluice_step_result &out) const;
 
-private:
+ private:
   friend class RowProcessor;
   uint32_t n_rows_ = 0, n_top_ = 0, n_candidates_ = 0;
   uint32_t wanted_ = 0;  ///< union of row_want
@@ -32,7 +32,7 @@ private:
 
 /// Keeps the token histories and runs the rows of a step, one task per row on the host's pool. [engine]
 class RowProcessor {
-public:
+ public:
   RowProcessor(const sluice_host_api &host, const Settings &settings, uint32_t vocab);
   /// Scratch of the workers; histories grow with what they hold.
   static uint64_t workspace_bytes(uint32_t vocab, uint32_t workers);
@@ -42,7 +42,7 @@ public:
   /// logits [n_rows, vocab] f32; overwritten by the stages.
   void process(const sluice_step &step, float *logits, RowResults &out);
 
-private:
+ private:
   /// What one thread keeps from row to row.
   struct Worker {
     sdk::RowSampler sampler;

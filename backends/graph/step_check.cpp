@@ -29,8 +29,7 @@ uint32_t check_offsets(const uint32_t *offsets, uint32_t n, const char *name) {
 }
 
 void check_count(uint32_t n, uint32_t max, const char *name) {
-  if (n > max)
-    refuse(std::string(name) + " is " + std::to_string(n) + "; the setup allows " + std::to_string(max));
+  if (n > max) refuse(std::string(name) + " is " + std::to_string(n) + "; the setup allows " + std::to_string(max));
 }
 
 void check_id(const char *array, uint64_t i, int64_t id, uint32_t vocab) {
@@ -78,7 +77,8 @@ void StepCheck::check_sequences(const sluice_step &s) const {
              " blocks are configured");
   for (uint32_t q = 0; q < s.n_seqs; ++q) {
     const uint64_t length = uint64_t{s.kv_len[q]} + (s.q_indptr[q + 1] - s.q_indptr[q]);
-    const uint64_t most = uint64_t{settings_.limits.context_tokens} + (tree_words(s, q) > 0 ? settings_.max_tree_nodes : 0);
+    const uint64_t most =
+        uint64_t{settings_.limits.context_tokens} + (tree_words(s, q) > 0 ? settings_.max_tree_nodes : 0);
     if (length > most)
       refuse(at("kv_len", q, s.kv_len[q]) + ", with this step's tokens " + std::to_string(length) +
              "; the context is " + std::to_string(settings_.limits.context_tokens) + " tokens");
@@ -100,7 +100,8 @@ void StepCheck::check_tokens(const sluice_step &s) {
   const uint32_t size = settings_.kv.block_size_tokens;
   for (uint32_t q = 0; q < s.n_seqs; ++q) {
     for (uint32_t t = s.q_indptr[q]; t < s.q_indptr[q + 1]; ++t) {
-      if (s.tokens[t] < 0) refuse(at("tokens", t, s.tokens[t]) + "; this backend has no CAP_TOKEN_FEED", SLUICE_E_UNSUPPORTED);
+      if (s.tokens[t] < 0)
+        refuse(at("tokens", t, s.tokens[t]) + "; this backend has no CAP_TOKEN_FEED", SLUICE_E_UNSUPPORTED);
       check_id("tokens", t, s.tokens[t], shape_.vocab);
       if (s.positions[t] < 0 || static_cast<uint32_t>(s.positions[t]) >= settings_.limits.context_tokens)
         refuse(at("positions", t, s.positions[t]) + "; the context is " +
@@ -157,7 +158,8 @@ void StepCheck::check_rows(const sluice_step &s) const {
     if (r > 0 && s.row_token[r] < s.row_token[r - 1])
       refuse(at("row_token", r, s.row_token[r]) + ", less than the entry before it");
     if ((s.row_want[r] & ~kRowForms) != 0)
-      refuse(at("row_want", r, s.row_want[r]) + "; supported are TOKEN, CANDIDATES and LOGITS_HOST", SLUICE_E_UNSUPPORTED);
+      refuse(at("row_want", r, s.row_want[r]) + "; supported are TOKEN, CANDIDATES and LOGITS_HOST",
+             SLUICE_E_UNSUPPORTED);
   }
   check_specs(s);
   check_row_inputs(s);
@@ -167,7 +169,8 @@ void StepCheck::check_row_inputs(const sluice_step &s) const {
   for (uint32_t r = 0; r < s.n_rows; ++r) {
     if (s.row_want[r] == 0) continue;
     need(s.row_spec, 1, "row_spec");
-    if (s.row_spec[r] >= s.n_specs) refuse(at("row_spec", r, s.row_spec[r]) + "; n_specs is " + std::to_string(s.n_specs));
+    if (s.row_spec[r] >= s.n_specs)
+      refuse(at("row_spec", r, s.row_spec[r]) + "; n_specs is " + std::to_string(s.n_specs));
     if ((s.row_want[r] & SLUICE_ROW_TOKEN) != 0) {
       need(s.row_seed, 1, "row_seed");
       need(s.row_position, 1, "row_position");
@@ -178,7 +181,8 @@ void StepCheck::check_row_inputs(const sluice_step &s) const {
     }
     if (s.row_history != nullptr &&
         (s.row_history[r] < -1 || s.row_history[r] >= static_cast<int32_t>(settings_.limits.seqs)))
-      refuse(at("row_history", r, s.row_history[r]) + "; there are " + std::to_string(settings_.limits.seqs) + " slots");
+      refuse(at("row_history", r, s.row_history[r]) + "; there are " + std::to_string(settings_.limits.seqs) +
+             " slots");
   }
   if (s.bias_indptr == nullptr) return;
   const uint32_t n = check_offsets(s.bias_indptr, s.n_rows, "bias_indptr");
@@ -195,8 +199,8 @@ void StepCheck::check_specs(const sluice_step &s) const {
   if (s.n_specs > 0 && s.spec_stride < SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind))
     refuse("spec_stride is " + std::to_string(s.spec_stride) + ", too small for ABI 0.0", SLUICE_E_ABI);
   for (uint32_t i = 0; i < s.n_specs; ++i) {
-    const auto &spec = *reinterpret_cast<const sluice_sample_spec *>(
-        reinterpret_cast<const char *>(s.spec) + uint64_t{i} * s.spec_stride);
+    const auto &spec = *reinterpret_cast<const sluice_sample_spec *>(reinterpret_cast<const char *>(s.spec) +
+                                                                     uint64_t{i} * s.spec_stride);
     const std::string name = "spec[" + std::to_string(i) + "].";
     if (spec.struct_size < SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind))
       refuse(name + "struct_size is " + std::to_string(spec.struct_size) + ", too small for ABI 0.0", SLUICE_E_ABI);
@@ -223,7 +227,8 @@ void StepCheck::check_history(const sluice_step &s) const {
   need(s.history_token, n, "history_token");
   for (uint32_t i = 0; i < s.n_history; ++i) {
     if (s.history_slot[i] >= settings_.limits.seqs)
-      refuse(at("history_slot", i, s.history_slot[i]) + "; there are " + std::to_string(settings_.limits.seqs) + " slots");
+      refuse(at("history_slot", i, s.history_slot[i]) + "; there are " + std::to_string(settings_.limits.seqs) +
+             " slots");
     const uint32_t begin = s.history_indptr[i], end = s.history_indptr[i + 1];
     switch (s.history_kind[i]) {
       case SLUICE_HISTORY_RESET:
@@ -236,7 +241,8 @@ void StepCheck::check_history(const sluice_step &s) const {
             static_cast<uint32_t>(s.history_token[begin]) >= settings_.limits.seqs)
           refuse("history_token of fork " + std::to_string(i) + " must be one slot number");
         break;
-      default: refuse(at("history_kind", i, s.history_kind[i]), SLUICE_E_UNSUPPORTED);
+      default:
+        refuse(at("history_kind", i, s.history_kind[i]), SLUICE_E_UNSUPPORTED);
     }
   }
 }
@@ -255,7 +261,8 @@ std::vector<KvMove> StepCheck::check(const sluice_kv_batch &b) const {
     uint64_t src_limit = kv.device_blocks, dst_limit = kv.device_blocks;
     KvMove::Kind kind = KvMove::Kind::kCopyBlock;
     switch (b.op[i]) {
-      case SLUICE_KV_COPY: break;
+      case SLUICE_KV_COPY:
+        break;
       case SLUICE_KV_SWAP_OUT:
         kind = KvMove::Kind::kSwapOut;
         dst_limit = kv.host_blocks;
@@ -268,7 +275,9 @@ std::vector<KvMove> StepCheck::check(const sluice_kv_batch &b) const {
         kind = KvMove::Kind::kMoveSlot;
         src_limit = dst_limit = uint64_t{kv.device_blocks} * kv.block_size_tokens;
         break;
-      default: refuse_op(at("op", i, b.op[i]) + "; a paged cache has COPY, SWAP_OUT, SWAP_IN, MOVE_SLOTS", SLUICE_E_UNSUPPORTED);
+      default:
+        refuse_op(at("op", i, b.op[i]) + "; a paged cache has COPY, SWAP_OUT, SWAP_IN, MOVE_SLOTS",
+                  SLUICE_E_UNSUPPORTED);
     }
     if (b.src[i] >= src_limit) refuse_op(at("src", i, b.src[i]) + "; there are " + std::to_string(src_limit));
     if (b.dst[i] >= dst_limit) refuse_op(at("dst", i, b.dst[i]) + "; there are " + std::to_string(dst_limit));

@@ -8,7 +8,7 @@ namespace sluice::graph {
 /// Refuses what a step must not contain, before anything of it is used. Keeps a stamp per slot to find two tokens that
 /// would be stored in one place. [engine]
 class StepCheck {
-public:
+ public:
   StepCheck() = default;
   StepCheck(const ModelShape &shape, const Settings &settings);
 
@@ -16,7 +16,7 @@ public:
   void check(const sluice_step &step);
   std::vector<KvMove> check(const sluice_kv_batch &batch) const;
 
-private:
+ private:
   void check_sequences(const sluice_step &step) const;
   void check_tokens(const sluice_step &step);
   void check_tree(const sluice_step &step) const;

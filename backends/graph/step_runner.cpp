@@ -28,7 +28,8 @@ std::vector<ArgBuffer> arg_buffers(const StepLimits &l) {
           {&StepArgs::merges, uint64_t{max_attention_merges(l)} * sizeof(AttentionMerge)}};
 }
 
-template <class T> void put(Device &device, Buffer buffer, const T *from, uint64_t n) {
+template <class T>
+void put(Device &device, Buffer buffer, const T *from, uint64_t n) {
   if (n > 0) std::memcpy(device.mapped(buffer), from, n * sizeof(T));
 }
 
@@ -43,9 +44,11 @@ uint64_t StepRunner::buffer_bytes(const Program &program, const StepLimits &limi
 
 StepRunner::StepRunner(Device &device, const Program &program, const Settings &settings, uint32_t split_tokens)
     : device_(device), program_(program), settings_(settings), split_tokens_(split_tokens) {
-  for (const ArgBuffer &a : arg_buffers(settings.limits)) args_.*a.buffer = device_.allocate(a.size_bytes);
+  for (const ArgBuffer &a : arg_buffers(settings.limits))
+    args_.*a.buffer = device_.allocate(a.size_bytes, BufferUse::kArgs);
   for (Slot s = 0; s < program.activations.size(); ++s)
-    args_.activations.push_back(device_.allocate(program.activation_bytes(s, settings.limits)));
+    args_.activations.push_back(device_.allocate(program.activation_bytes(s, settings.limits),
+                                                 s == program.logits ? BufferUse::kResult : BufferUse::kDevice));
 }
 
 StepRunner::~StepRunner() {
@@ -53,9 +56,7 @@ StepRunner::~StepRunner() {
   for (const Buffer b : args_.activations) device_.free(b);
 }
 
-float *StepRunner::logits() const {
-  return static_cast<float *>(device_.mapped(args_.activations[program_.logits]));
-}
+float *StepRunner::logits() const { return static_cast<float *>(device_.mapped(args_.activations[program_.logits])); }
 
 void StepRunner::fill_args(const sluice_step &s) {
   put(device_, args_.ids, s.tokens, s.n_tokens);

@@ -8,7 +8,7 @@ namespace sluice::graph {
 
 /// Owns the argument and activation buffers of one configured model. [engine]
 class StepRunner {
-public:
+ public:
   /// split_tokens  visible tokens per attention split; 0 = as many splits as the device can use, so that results
   ///               depend on its number of workers
   StepRunner(Device &device, const Program &program, const Settings &settings, uint32_t split_tokens);
@@ -24,7 +24,7 @@ public:
   /// [step.n_rows, vocab] f32 of the last step, once its fence has passed. May be overwritten.
   float *logits() const;
 
-private:
+ private:
   void fill_args(const sluice_step &step);
   StepShape plan(const sluice_step &step);
 

@@ -17,6 +17,13 @@ struct Buffer {
   explicit operator bool() const { return id != 0; }
 };
 
+/// Who touches a buffer: decides which memory it gets on a device that has several.
+enum class BufferUse : uint8_t {
+  kDevice,  ///< the device alone, once upload() has filled it
+  kArgs,    ///< the host writes between steps, the device reads
+  kResult,  ///< the device writes, the host reads between steps
+};
+
 /// A packed weight of one device. 0 = none.
 struct WeightId {
   uint32_t id = 0;
@@ -106,17 +113,17 @@ struct AttentionMerge {
 /// Device buffers with the data of a step. Allocated once by configure(), mapped and rewritten before every step, so
 /// that a recorded step can be replayed over new data. Sizes are those of StepLimits.
 struct StepArgs {
-  Buffer ids;            ///< i32 [tokens]
-  Buffer positions;      ///< i32 [tokens]
-  Buffer slots;          ///< u32 [tokens] block * block_size + offset
-  Buffer rows;           ///< u32 [rows] token index, ascending
-  Buffer q_begin;        ///< u32 [seqs + 1] into tokens
-  Buffer kv_len;         ///< u32 [seqs] cached tokens before this step
-  Buffer block_table;    ///< u32 [seqs, blocks_per_seq]
-  Buffer tree_begin;     ///< u32 [seqs + 1] into tree_mask words; an empty range is a causal sequence
-  Buffer tree_mask;      ///< u64 [tree_words] ceil(q_len/64) words per token of the sequence
-  Buffer items;          ///< AttentionItem [n_items]
-  Buffer merges;         ///< AttentionMerge [n_merges]
+  Buffer ids;                       ///< i32 [tokens]
+  Buffer positions;                 ///< i32 [tokens]
+  Buffer slots;                     ///< u32 [tokens] block * block_size + offset
+  Buffer rows;                      ///< u32 [rows] token index, ascending
+  Buffer q_begin;                   ///< u32 [seqs + 1] into tokens
+  Buffer kv_len;                    ///< u32 [seqs] cached tokens before this step
+  Buffer block_table;               ///< u32 [seqs, blocks_per_seq]
+  Buffer tree_begin;                ///< u32 [seqs + 1] into tree_mask words; an empty range is a causal sequence
+  Buffer tree_mask;                 ///< u64 [tree_words] ceil(q_len/64) words per token of the sequence
+  Buffer items;                     ///< AttentionItem [n_items]
+  Buffer merges;                    ///< AttentionMerge [n_merges]
   std::vector<Buffer> activations;  ///< by Slot
 };
 

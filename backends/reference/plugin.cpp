@@ -9,7 +9,7 @@ namespace sluice::reference {
 namespace {
 
 class ReferenceBackend final : public sdk::Backend {
-public:
+ public:
   ReferenceBackend(const sluice_host_api &host, const sdk::Config &, const sluice_backend_open &) : host_(host) {}
 
   static std::vector<sluice_device_info> devices(const sluice_host_api &, const sdk::Config &) {
@@ -29,7 +29,7 @@ public:
                                                graph::ModelOptions{graph::KvType::kF32, true});
   }
 
-private:
+ private:
   const sluice_host_api &host_;
 };
 

@@ -60,7 +60,8 @@ void ReferenceDevice::embed(const EmbedOp &op) {
 
 void ReferenceDevice::norm(const NormOp &op) {
   for (uint64_t r = 0; r < extent(op.extent); ++r)
-    rms_norm(activation(op.in) + r * op.width, at<float>(op.weight), op.width, op.eps, activation(op.out) + r * op.width);
+    rms_norm(activation(op.in) + r * op.width, at<float>(op.weight), op.width, op.eps,
+             activation(op.out) + r * op.width);
 }
 
 void ReferenceDevice::linear(const LinearOp &op) {
@@ -126,8 +127,10 @@ void ReferenceDevice::rope_kv(const RopeKvOp &op) {
   for (uint32_t t = 0; t < shape_.tokens; ++t) {
     const float *in = activation(op.qkv) + uint64_t{t} * (op.q_heads + 2 * op.kv_heads) * d;
     const auto prepare = [&](const float *from, Buffer weight) {
-      if (weight) rms_norm(from, at<float>(weight), d, op.eps, head.data());
-      else std::memcpy(head.data(), from, d * sizeof(float));
+      if (weight)
+        rms_norm(from, at<float>(weight), d, op.eps, head.data());
+      else
+        std::memcpy(head.data(), from, d * sizeof(float));
       rotate(head.data(), op, at<float>(op.inv_freq), positions[t]);
     };
     for (uint32_t h = 0; h < op.q_heads; ++h) {

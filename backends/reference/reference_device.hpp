@@ -8,7 +8,7 @@ namespace sluice::reference {
 
 /// Slow on purpose; single-threaded. Weights stay in the mapped file and are decoded row by row as they are used.
 class ReferenceDevice : public graph::HostDevice {
-public:
+ public:
   const char *name() const override { return "reference"; }
   bool supports(graph::OpKind, graph::TensorType) const override { return true; }
   graph::WeightId add_weight(const graph::WeightSource &source) override;
@@ -24,7 +24,7 @@ public:
   void rope_kv(const graph::RopeKvOp &op) override;
   void attention(const graph::AttentionOp &op) override;
 
-private:
+ private:
   void store(std::byte *cell, const float *values) const;
   float load(const std::byte *cell, uint32_t i) const;
   const graph::WeightSource &weight(graph::WeightId id) const { return weights_[id.id - 1]; }

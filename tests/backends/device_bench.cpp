@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 
 namespace sluice::test {
 namespace {
@@ -38,7 +37,7 @@ std::vector<float> Matrix::row(uint64_t r) const {
 Slot Rig::activation(size_t n) { return activation(std::vector<float>(n, std::nanf(""))); }
 
 Slot Rig::activation(const std::vector<float> &values) {
-  const graph::Buffer b = device_->allocate((values.size() + kGuard) * sizeof(float));
+  const graph::Buffer b = device_->allocate((values.size() + kGuard) * sizeof(float), graph::BufferUse::kResult);
   auto *p = static_cast<float *>(device_->mapped(b));
   std::copy(values.begin(), values.end(), p);
   std::fill_n(p + values.size(), kGuard, kGuardValue);
@@ -53,8 +52,8 @@ std::vector<float> Rig::read(Slot slot) const {
 }
 
 graph::Buffer Rig::constant(const std::vector<float> &values) {
-  const graph::Buffer b = device_->allocate(values.size() * sizeof(float));
-  std::memcpy(device_->mapped(b), values.data(), values.size() * sizeof(float));
+  const graph::Buffer b = device_->allocate(values.size() * sizeof(float), graph::BufferUse::kDevice);
+  device_->upload(b, values.data(), values.size() * sizeof(float));
   return b;
 }
 

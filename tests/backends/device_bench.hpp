@@ -31,7 +31,7 @@ struct Matrix {
 ///
 /// Guard bands lie behind every activation; `intact()` says whether anything wrote there.
 class Rig {
-public:
+ public:
   explicit Rig(std::unique_ptr<graph::Device> device) : device_(std::move(device)) {}
   static Rig reference() { return Rig(std::make_unique<reference::ReferenceDevice>()); }
   static Rig cpu(const Host &host, const cpu::KernelTable &kernels) {
@@ -39,12 +39,13 @@ public:
   }
 
   graph::Device &device() { return *device_; }
-  Slot activation(size_t n);                          ///< poisoned with NaN
+  Slot activation(size_t n);  ///< poisoned with NaN
   Slot activation(const std::vector<float> &values);
   std::vector<float> read(Slot slot) const;
   graph::Buffer constant(const std::vector<float> &values);
-  template <class T> void set(graph::Buffer graph::StepArgs::*buffer, const std::vector<T> &values) {
-    args.*buffer = device_->allocate(values.size() * sizeof(T) + 8);
+  template <class T>
+  void set(graph::Buffer graph::StepArgs::*buffer, const std::vector<T> &values) {
+    args.*buffer = device_->allocate(values.size() * sizeof(T) + 8, graph::BufferUse::kArgs);
     std::copy(values.begin(), values.end(), static_cast<T *>(device_->mapped(args.*buffer)));
   }
   void begin() { device_->begin_step(shape, args); }
@@ -53,7 +54,7 @@ public:
   graph::StepArgs args;
   graph::StepShape shape;
 
-private:
+ private:
   static constexpr size_t kGuard = 64;
   std::unique_ptr<graph::Device> device_;
   std::vector<size_t> sizes_;

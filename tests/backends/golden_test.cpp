@@ -21,7 +21,8 @@ void PrintTo(const Case &c, std::ostream *out) { *out << c.backend << " " << c.f
 
 std::vector<float> read_floats(const std::filesystem::path &path) {
   std::vector<float> v(std::filesystem::file_size(path) / sizeof(float));
-  std::ifstream(path, std::ios::binary).read(reinterpret_cast<char *>(v.data()), static_cast<std::streamsize>(v.size() * sizeof(float)));
+  std::ifstream(path, std::ios::binary)
+      .read(reinterpret_cast<char *>(v.data()), static_cast<std::streamsize>(v.size() * sizeof(float)));
   return v;
 }
 

@@ -25,15 +25,16 @@ struct Tensor {
 /// A llama of one layer: metadata and tensors, to be changed before it is written.
 struct File {
   std::string arch = "llama";
-  std::map<std::string, uint32_t> counts{{"embedding_length", 8}, {"block_count", 1}, {"context_length", 64},
-                                         {"attention.head_count", 2}, {"attention.head_count_kv", 1},
-                                         {"feed_forward_length", 12}};
+  std::map<std::string, uint32_t> counts{{"embedding_length", 8},        {"block_count", 1},
+                                         {"context_length", 64},         {"attention.head_count", 2},
+                                         {"attention.head_count_kv", 1}, {"feed_forward_length", 12}};
   std::map<std::string, std::string> text;
-  std::map<std::string, Tensor> tensors{
-      {"token_embd.weight", {{8, 20}}}, {"output.weight", {{8, 20}}}, {"output_norm.weight", {{8}}},
-      {"blk.0.attn_norm.weight", {{8}}}, {"blk.0.attn_q.weight", {{8, 8}}}, {"blk.0.attn_k.weight", {{8, 4}}},
-      {"blk.0.attn_v.weight", {{8, 4}}}, {"blk.0.attn_output.weight", {{8, 8}}}, {"blk.0.ffn_norm.weight", {{8}}},
-      {"blk.0.ffn_gate.weight", {{8, 12}}}, {"blk.0.ffn_up.weight", {{8, 12}}}, {"blk.0.ffn_down.weight", {{12, 8}}}};
+  std::map<std::string, Tensor> tensors{{"token_embd.weight", {{8, 20}}},   {"output.weight", {{8, 20}}},
+                                        {"output_norm.weight", {{8}}},      {"blk.0.attn_norm.weight", {{8}}},
+                                        {"blk.0.attn_q.weight", {{8, 8}}},  {"blk.0.attn_k.weight", {{8, 4}}},
+                                        {"blk.0.attn_v.weight", {{8, 4}}},  {"blk.0.attn_output.weight", {{8, 8}}},
+                                        {"blk.0.ffn_norm.weight", {{8}}},   {"blk.0.ffn_gate.weight", {{8, 12}}},
+                                        {"blk.0.ffn_up.weight", {{8, 12}}}, {"blk.0.ffn_down.weight", {{12, 8}}}};
 
   std::string bytes() const {
     std::ostringstream out;
@@ -57,7 +58,7 @@ struct File {
 
 /// A device without a kernel for one format.
 class PickyDevice : public reference::ReferenceDevice {
-public:
+ public:
   const char *name() const override { return "picky"; }
   bool supports(OpKind op, TensorType type) const override {
     return !(op == OpKind::kLinearGlu && type == TensorType::kF16);
@@ -72,7 +73,8 @@ struct Outcome {
 };
 Outcome build(const File &file, const ModelBuilder::Progress &progress = {}) {
   const std::string bytes = file.bytes();
-  const auto gguf = model_file::Gguf::parse({reinterpret_cast<const std::byte *>(bytes.data()), bytes.size()}, "test.gguf");
+  const auto gguf =
+      model_file::Gguf::parse({reinterpret_cast<const std::byte *>(bytes.data()), bytes.size()}, "test.gguf");
   EXPECT_TRUE(gguf);
   PickyDevice device;
   Outcome out;
@@ -108,13 +110,18 @@ TEST(Loading, TiedOutputUsesTheEmbedding) {
 }
 
 TEST(Loading, NamesTheTensorOrKey) {
-  EXPECT_THAT(refusal([](File &f) { f.tensors.erase("blk.0.ffn_up.weight"); }), HasSubstr("no tensor 'blk.0.ffn_up.weight'"));
-  EXPECT_THAT(refusal([](File &f) { f.tensors["blk.0.attn_k.weight"].dims = {8, 5}; }),
+  EXPECT_THAT(refusal([](File &f) { f.tensors.erase("blk.0.ffn_up.weight"); }),
+              HasSubstr("no tensor 'blk.0.ffn_up.weight'"));
+  EXPECT_THAT(refusal([](File &f) {
+                f.tensors["blk.0.attn_k.weight"].dims = {8, 5};
+              }),
               HasSubstr("'blk.0.attn_k.weight' is [8,5]; expected [8,4]"));
-  EXPECT_THAT(refusal([](File &f) { f.tensors["output_norm.weight"].dims = {9}; }), HasSubstr("'output_norm.weight' is [9]"));
+  EXPECT_THAT(refusal([](File &f) { f.tensors["output_norm.weight"].dims = {9}; }),
+              HasSubstr("'output_norm.weight' is [9]"));
   EXPECT_THAT(refusal([](File &f) { f.tensors["token_embd.weight"].dims = {20, 8}; }), HasSubstr("token_embd.weight"));
   EXPECT_THAT(refusal([](File &f) { f.counts.erase("block_count"); }), HasSubstr("llama.block_count"));
-  EXPECT_THAT(refusal([](File &f) { f.counts["block_count"] = 0; }), HasSubstr("llama.block_count is 0; it must be 1..1024"));
+  EXPECT_THAT(refusal([](File &f) { f.counts["block_count"] = 0; }),
+              HasSubstr("llama.block_count is 0; it must be 1..1024"));
   EXPECT_THAT(refusal([](File &f) { f.counts["attention.head_count_kv"] = 3; }), HasSubstr("not a multiple"));
   EXPECT_THAT(refusal([](File &f) { f.counts["vocab_size"] = 21; }), HasSubstr("vocab_size is 21"));
   EXPECT_THAT(refusal([](File &f) { f.counts["expert_count"] = 8; }), HasSubstr("moe_linear_glu"));

@@ -23,7 +23,7 @@ double nmse_bar(TensorType type) { return quantised(type) ? 2e-4 : 1e-10; }
 double peak_bar(TensorType type) { return quantised(type) ? 0.1 : 1e-4; }
 
 class Ops : public testing::TestWithParam<const cpu::KernelTable *> {
-protected:
+ protected:
   Host host{2};
   Rig make() { return Rig::cpu(host, *GetParam()); }
 };
@@ -34,8 +34,14 @@ std::vector<float> run_linear(Rig &rig, const std::vector<const Matrix *> &matri
   uint32_t n_out = 0;
   for (const Matrix *m : matrices) source.segments.push_back(m->segment()), n_out += static_cast<uint32_t>(m->rows);
   const auto k = static_cast<uint32_t>(matrices[0]->cols);
-  graph::LinearOp op{rig.device().add_weight(source), rig.activation(x), start.empty() ? rig.activation(tokens * n_out) : rig.activation(start),
-                     graph::Extent::kTokens, k, n_out, bias.empty() ? graph::Buffer{} : rig.constant(bias), !start.empty()};
+  graph::LinearOp op{rig.device().add_weight(source),
+                     rig.activation(x),
+                     start.empty() ? rig.activation(tokens * n_out) : rig.activation(start),
+                     graph::Extent::kTokens,
+                     k,
+                     n_out,
+                     bias.empty() ? graph::Buffer{} : rig.constant(bias),
+                     !start.empty()};
   const std::vector<graph::Op> program{op};
   rig.device().configure({tokens, 1, tokens, 8, 1, 0}, program, {1, 1, 16, 8, 1, 0, graph::KvType::kF32});
   rig.shape.tokens = tokens;
@@ -51,7 +57,8 @@ void expect_small_error(const std::vector<float> &a, const std::vector<float> &b
                         const std::vector<float> &x, uint32_t tokens, double bar, const std::string &what) {
   for (uint32_t t = 0; t < tokens; ++t) {
     for (uint64_t n = 0; n < w.rows; ++n) {
-      const double typical = norm2(x.data() + t * w.cols, w.cols) * norm2(w.row(n).data(), w.cols) / std::sqrt(static_cast<double>(w.cols));
+      const double typical = norm2(x.data() + t * w.cols, w.cols) * norm2(w.row(n).data(), w.cols) /
+                             std::sqrt(static_cast<double>(w.cols));
       EXPECT_LE(std::abs(a[t * w.rows + n] - b[t * w.rows + n]), bar * typical) << what;
     }
   }
@@ -70,9 +77,12 @@ TEST_P(Ops, LinearMatchesReference) {
           Rig a = make(), b = Rig::reference();
           const std::string what = std::string(model_file::type_name(type)) + " [" + std::to_string(n) + "," +
                                    std::to_string(k) + "] x " + std::to_string(tokens);
-          const std::vector<float> y = run_linear(a, {&w}, x, tokens, {}, {}), z = run_linear(b, {&w}, x, tokens, {}, {});
-          if (n * tokens >= 64) expect_close(y, z, nmse_bar(type), peak_bar(type), what);
-          else expect_small_error(y, z, w, x, tokens, quantised(type) ? 0.05 : 1e-5, what);
+          const std::vector<float> y = run_linear(a, {&w}, x, tokens, {}, {}),
+                                   z = run_linear(b, {&w}, x, tokens, {}, {});
+          if (n * tokens >= 64)
+            expect_close(y, z, nmse_bar(type), peak_bar(type), what);
+          else
+            expect_small_error(y, z, w, x, tokens, quantised(type) ? 0.05 : 1e-5, what);
           EXPECT_TRUE(a.intact()) << what;
         }
       }
@@ -125,7 +135,8 @@ TEST_P(Ops, PackedRowsUnpackExactly) {
   }
 }
 
-std::vector<float> run_glu(Rig &rig, const Matrix &gate, const Matrix &up, const std::vector<float> &x, uint32_t tokens) {
+std::vector<float> run_glu(Rig &rig, const Matrix &gate, const Matrix &up, const std::vector<float> &x,
+                           uint32_t tokens) {
   const auto n = static_cast<uint32_t>(gate.rows), k = static_cast<uint32_t>(gate.cols);
   graph::LinearGluOp op{rig.device().add_weight({graph::WeightUse::kLinearGlu, k, {gate.segment(), up.segment()}}),
                         rig.activation(x), rig.activation(tokens * n), k, n};
@@ -157,8 +168,9 @@ TEST_P(Ops, NormAndEmbedAndGatherMatchReference) {
     std::vector<std::vector<float>> out;
     Rig rigs[] = {make(), Rig::reference()};
     for (Rig &rig : rigs) {
-      graph::NormOp op{rig.activation(x), rig.activation(tokens * width), graph::Extent::kTokens, width,
-                       rig.constant(weight), 1e-5f};
+      graph::NormOp op{rig.activation(x),      rig.activation(tokens * width),
+                       graph::Extent::kTokens, width,
+                       rig.constant(weight),   1e-5f};
       rig.shape.tokens = tokens;
       rig.begin();
       rig.device().norm(op);
@@ -171,7 +183,8 @@ TEST_P(Ops, NormAndEmbedAndGatherMatchReference) {
     const Matrix table(type, 40, 512, 5);
     Rig rig = make();
     rig.set<int32_t>(&StepArgs::ids, {39, 0, 7});
-    graph::EmbedOp op{rig.device().add_weight({graph::WeightUse::kEmbed, 512, {table.segment()}}), rig.activation(3 * 512)};
+    graph::EmbedOp op{rig.device().add_weight({graph::WeightUse::kEmbed, 512, {table.segment()}}),
+                      rig.activation(3 * 512)};
     const Slot picked = rig.activation(2 * 512);
     rig.set<uint32_t>(&StepArgs::rows, {0, 2});
     rig.shape.tokens = 3;
@@ -203,11 +216,23 @@ std::vector<float> run_attention(Rig &rig, const AttentionCase &c) {
     per_seq = std::max(per_seq, (c.kv_len[s] + c.window[s] + c.block_size - 1) / c.block_size);
   }
   const uint32_t tokens = std::max({cached, fresh, 1u});
-  graph::RopeKvOp rope{0, 0, 1, c.q_heads, c.kv_heads, c.head_dim, c.head_dim / 2,
-                       c.neighbours ? graph::RopeStyle::kNeighbours : graph::RopeStyle::kHalves, {}, {}, {}, 1e-6f};
-  graph::AttentionOp attend{0, 0, 1, c.q_heads, c.kv_heads, c.head_dim, 1.0f / std::sqrt(static_cast<float>(c.head_dim))};
+  graph::RopeKvOp rope{0,
+                       0,
+                       1,
+                       c.q_heads,
+                       c.kv_heads,
+                       c.head_dim,
+                       c.head_dim / 2,
+                       c.neighbours ? graph::RopeStyle::kNeighbours : graph::RopeStyle::kHalves,
+                       {},
+                       {},
+                       {},
+                       1e-6f};
+  graph::AttentionOp attend{
+      0, 0, 1, c.q_heads, c.kv_heads, c.head_dim, 1.0f / std::sqrt(static_cast<float>(c.head_dim))};
   std::vector<float> inv_freq(c.head_dim / 2);
-  for (uint32_t i = 0; i < inv_freq.size(); ++i) inv_freq[i] = std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(c.head_dim));
+  for (uint32_t i = 0; i < inv_freq.size(); ++i)
+    inv_freq[i] = std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(c.head_dim));
   rope.inv_freq = rig.constant(inv_freq);
   if (c.qk_norm) rope.q_norm = rig.constant(normal(c.head_dim, 91)), rope.k_norm = rig.constant(normal(c.head_dim, 92));
   const graph::StepLimits limits{tokens, seqs, 1, per_seq * c.block_size, per_seq, tokens};

@@ -12,7 +12,7 @@ namespace sluice::test {
 
 /// Throws std::runtime_error with the plugin's words when a call fails; keeps the code of the last call.
 class PluginModel {
-public:
+ public:
   /// name  "reference" or "cpu": build/plugins/libsluice_backend_<name>.so
   PluginModel(Host &host, const std::string &name, const std::string &path, const Options &options = {});
   ~PluginModel();
@@ -32,7 +32,7 @@ public:
   sluice_status status{};
   uint32_t vocab = 0;
 
-private:
+ private:
   void check(int32_t code, const char *call);
   sluice_backend *backend_ = nullptr;
 };
@@ -47,7 +47,7 @@ struct SequenceInput {
 
 /// A sluice_step and the arrays behind it. Every token's logits are wanted on the host, without stages.
 class StepInput {
-public:
+ public:
   StepInput(const std::vector<SequenceInput> &sequences, uint32_t block_size);
   sluice_step step{};
   std::vector<int32_t> tokens, positions, parent;

@@ -27,7 +27,7 @@ std::string tiny_model() {
 }
 
 class Refusals : public testing::Test {
-protected:
+ protected:
   void SetUp() override {
     model = std::make_unique<PluginModel>(host, "reference", tiny_model());
     model->configure(64, 10, 16, SLUICE_DT_F32, 4, 8);
@@ -113,16 +113,20 @@ TEST_F(Refusals, Rows) {
   refused([](StepInput &s) { s.row_spec[4] = 1; }, "row_spec[4] is 1; n_specs is 1");
   refused([](StepInput &s) { s.spec.n_stages = 1, s.spec.stage[0] = SLUICE_STAGE_XTC; }, "spec[0].stage[0] is 12",
           SLUICE_E_UNSUPPORTED);
-  refused([](StepInput &s) { s.spec.n_stages = 1, s.spec.stage[0] = SLUICE_STAGE_TEMPERATURE, s.spec.temperature = -1; },
-          "temperature");
+  refused(
+      [](StepInput &s) { s.spec.n_stages = 1, s.spec.stage[0] = SLUICE_STAGE_TEMPERATURE, s.spec.temperature = -1; },
+      "temperature");
   refused([](StepInput &s) { s.spec.n_logprobs = 9; }, "n_logprobs is 9; the setup allows 8");
   const int32_t slots[7] = {0, 0, 0, 0, 0, 0, 64};
   refused([&](StepInput &s) { s.step.row_history = slots; }, "row_history[6] is 64");
   const uint32_t bias_end[8] = {0, 1, 1, 1, 1, 1, 1, 1};
   const int32_t bias_token = 512;
   const float bias_value = 1;
-  refused([&](StepInput &s) { s.step.bias_indptr = bias_end, s.step.bias_token = &bias_token, s.step.bias_value = &bias_value; },
-          "bias_token[0] is 512");
+  refused(
+      [&](StepInput &s) {
+        s.step.bias_indptr = bias_end, s.step.bias_token = &bias_token, s.step.bias_value = &bias_value;
+      },
+      "bias_token[0] is 512");
 }
 
 TEST_F(Refusals, Histories) {
@@ -198,7 +202,8 @@ TEST_F(Refusals, PlansAndInfoSayWhatConfigureDoes) {
   sluice_kv_group group{};
   group.struct_size = sizeof group;
   ASSERT_EQ(model->table->kv_groups(model->model, &setup, &group, sizeof group, nullptr), SLUICE_OK);
-  EXPECT_EQ(group.bytes_per_block, 2u * 2 * 2 * 64 * 16 * 2);  // layers, keys and values, kv heads, elements, tokens, bytes
+  EXPECT_EQ(group.bytes_per_block,
+            2u * 2 * 2 * 64 * 16 * 2);  // layers, keys and values, kv heads, elements, tokens, bytes
   sluice_memory_plan plan{};
   plan.struct_size = sizeof plan;
   ASSERT_EQ(model->table->plan_memory(model->model, &setup, &plan, nullptr), SLUICE_OK);

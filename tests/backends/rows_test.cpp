@@ -15,7 +15,7 @@ namespace {
 constexpr uint32_t kTokens = 6;
 
 class Rows : public testing::Test {
-protected:
+ protected:
   static std::string path() { return testing::TempDir() + "sluice-rows-" + std::to_string(getpid()) + ".gguf"; }
   static void SetUpTestSuite() {
     model_file::SynthOptions options;
@@ -88,7 +88,8 @@ TEST_F(Rows, LogprobsOfTheModelAndOfWhatIsLeft) {
     want(SLUICE_ROW_TOKEN);
     stages({SLUICE_STAGE_TEMPERATURE, SLUICE_STAGE_TOP_K});
     input->spec.temperature = 0.5f, input->spec.top_k = 5;
-    input->spec.flags = SLUICE_SPF_LOGPROB, input->spec.n_logprobs = 3, input->spec.logprobs_kind = static_cast<uint32_t>(kind);
+    input->spec.flags = SLUICE_SPF_LOGPROB, input->spec.n_logprobs = 3,
+    input->spec.logprobs_kind = static_cast<uint32_t>(kind);
     const sluice_step_result &r = submit();
     ASSERT_EQ(r.n_top, 3u);
     for (uint32_t row = 0; row < kTokens; ++row) {
@@ -98,7 +99,9 @@ TEST_F(Rows, LogprobsOfTheModelAndOfWhatIsLeft) {
       const size_t kept = kind == SLUICE_LOGPROBS_RAW ? sorted.size() : 5;
       double total = 0;
       for (size_t i = 0; i < kept; ++i) total += std::exp(double{scale} * (sorted[i] - sorted[0]));
-      const auto expected = [&](int32_t id) { return scale * (l[static_cast<size_t>(id)] - sorted[0]) - std::log(total); };
+      const auto expected = [&](int32_t id) {
+        return scale * (l[static_cast<size_t>(id)] - sorted[0]) - std::log(total);
+      };
       EXPECT_NEAR(r.logprob[row], expected(r.token[row]), 1e-4);
       for (uint32_t i = 0; i < 3; ++i) {
         EXPECT_EQ(l[static_cast<size_t>(r.top_ids[row * 3 + i])], sorted[i]);
@@ -130,8 +133,8 @@ TEST_F(Rows, MasksAndBiasesArePerRow) {
   stages({SLUICE_STAGE_MASK, SLUICE_STAGE_BIAS, SLUICE_STAGE_TEMPERATURE});
   input->spec.temperature = 0;
   std::vector<uint32_t> masks(2 * ((vocab + 31) / 32));
-  masks[0] = 1u << 9;                        // mask 0: token 9 alone
-  masks[(vocab + 31) / 32 + 1] = 3u << 4;    // mask 1: tokens 36 and 37
+  masks[0] = 1u << 9;                      // mask 0: token 9 alone
+  masks[(vocab + 31) / 32 + 1] = 3u << 4;  // mask 1: tokens 36 and 37
   const std::vector<int32_t> row_mask = {0, 1, -1, -1, 1, 0};
   const std::vector<uint32_t> bias_end = {0, 0, 0, 1, 1, 2, 2};
   const std::vector<int32_t> bias_token = {123, 37};
@@ -153,7 +156,8 @@ TEST_F(Rows, HistoriesGrowForkAndPenalise) {
   input->spec.frequency = 1;
   const std::vector<int32_t> slot_of_row = {2, 3, -1, 3, 2, 2};
   const std::vector<uint32_t> slot = {2, 2, 3, 3}, ends = {0, 2, 4, 5, 6};
-  const std::vector<uint8_t> kind = {SLUICE_HISTORY_RESET, SLUICE_HISTORY_OUTPUT, SLUICE_HISTORY_FORK, SLUICE_HISTORY_OUTPUT};
+  const std::vector<uint8_t> kind = {SLUICE_HISTORY_RESET, SLUICE_HISTORY_OUTPUT, SLUICE_HISTORY_FORK,
+                                     SLUICE_HISTORY_OUTPUT};
   const std::vector<int32_t> tokens = {50, 51, 60, 60, 2, 61};
   input->step.n_history = 4;
   input->step.history_slot = slot.data(), input->step.history_kind = kind.data();
@@ -191,7 +195,9 @@ TEST_F(Rows, TreeRowsSeeTheDraftsOnTheirPath) {
   result = {};
   result.struct_size = sizeof result;
   ASSERT_EQ(model->table->wait(model->model, ticket, 0, &result, nullptr), SLUICE_OK);
-  const auto drop = [&](uint32_t row, uint32_t token) { return plain[row * vocab + token] - result.logits_host[row * vocab + token]; };
+  const auto drop = [&](uint32_t row, uint32_t token) {
+    return plain[row * vocab + token] - result.logits_host[row * vocab + token];
+  };
   EXPECT_NEAR(drop(0, 5), 0, 1e-5);  // the root stands for the committed token: its slot holds it
   EXPECT_NEAR(drop(1, 6), 3, 1e-5);
   EXPECT_NEAR(drop(2, 7), 3, 1e-5);

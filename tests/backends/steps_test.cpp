@@ -1,4 +1,5 @@
-// What a step must keep: a row's logits whatever shares its step, whichever blocks hold its past, and what became of them.
+// What a step must keep: a row's logits whatever shares its step, whichever blocks hold its past, and what became of
+// them.
 #include "core/model_file/synth.hpp"
 #include "tests/backends/plugin_model.hpp"
 
@@ -50,7 +51,7 @@ std::vector<uint32_t> blocks_from(uint32_t first, uint32_t tokens) {
 }
 
 class Steps : public testing::TestWithParam<Param> {
-protected:
+ protected:
   void SetUp() override {
     if (std::string_view(GetParam().isa) != "none") options.text["isa"] = GetParam().isa;
     try {
@@ -61,12 +62,11 @@ protected:
     }
     model->configure(512, kBlocks, kBlock, GetParam().kv_dtype, 8, 128);
   }
-  void TearDown() override {
-    model.reset();
-  }
+  void TearDown() override { model.reset(); }
   std::vector<float> run(const std::vector<SequenceInput> &sequences) { return run_logits(*model, sequences, kBlock); }
   /// Logits of all tokens, fed in chunks; the last one in the row order of the prompt.
-  std::vector<float> run_chunked(const std::vector<int32_t> &tokens, uint32_t chunk, const std::vector<uint32_t> &blocks) {
+  std::vector<float> run_chunked(const std::vector<int32_t> &tokens, uint32_t chunk,
+                                 const std::vector<uint32_t> &blocks) {
     std::vector<float> all;
     for (uint32_t at = 0; at < tokens.size(); at += chunk) {
       const uint32_t end = std::min<uint32_t>(at + chunk, static_cast<uint32_t>(tokens.size()));
@@ -94,7 +94,8 @@ TEST_P(Steps, CompanyChangesNoBit) {
       sequences.push_back({s == place ? prompt : prompt_of(n, s + 7), 0, blocks_from(s * 4, n), {}});
     }
     const std::vector<float> together = run(sequences);
-    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + static_cast<ptrdiff_t>(before * model->vocab)))
+    EXPECT_TRUE(
+        std::equal(alone.begin(), alone.end(), together.begin() + static_cast<ptrdiff_t>(before * model->vocab)))
         << "batch of " << batch;
   }
 }
@@ -190,7 +191,8 @@ TEST_P(Steps, LogitsFollowTheReference) {
   oracle.configure(512, kBlocks, kBlock, GetParam().kv_dtype);
   const std::vector<SequenceInput> input = {{prompt_of(60, 10), 0, blocks_from(0, 60), {}}};
   const std::vector<float> mine = run(input), theirs = run_logits(oracle, input, kBlock);
-  EXPECT_LE(nmse(mine.data(), theirs.data(), mine.size()), model_file::type_info(GetParam().type).block_elements > 1 ? 5e-3 : 1e-4);
+  EXPECT_LE(nmse(mine.data(), theirs.data(), mine.size()),
+            model_file::type_info(GetParam().type).block_elements > 1 ? 5e-3 : 1e-4);
 }
 
 using model_file::TensorType;
@@ -210,7 +212,8 @@ class Cleanup : public testing::Environment {
     for (const TensorType type : {TensorType::kF16, TensorType::kQ8_0, TensorType::kQ4_K}) {
       std::error_code ignored;
       std::filesystem::remove(testing::TempDir() + "sluice-steps-" + std::string(model_file::type_name(type)) + "-" +
-                                  std::to_string(getpid()) + ".gguf", ignored);
+                                  std::to_string(getpid()) + ".gguf",
+                              ignored);
     }
   }
 };

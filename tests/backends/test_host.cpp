@@ -9,7 +9,8 @@ constexpr int kSpins = 4000;
 
 const Options &options(const sluice_config *c) { return *reinterpret_cast<const Options *>(c); }
 
-template <class Map, class Out> int32_t get(const Map &map, const char *key, Out *out) {
+template <class Map, class Out>
+int32_t get(const Map &map, const char *key, Out *out) {
   const auto found = map.find(key);
   if (found == map.end()) return SLUICE_E_NOT_FOUND;
   *out = found->second;

@@ -12,14 +12,14 @@ namespace sluice::test {
 
 /// Runs numbered tasks on n threads, the caller being one of them. Workers spin briefly, then sleep.
 class Pool {
-public:
+ public:
   using Task = void (*)(void *, uint32_t, uint32_t);
   explicit Pool(uint32_t workers);
   ~Pool();
   void run(uint32_t n, Task task, void *ctx);
   uint32_t workers() const { return static_cast<uint32_t>(threads_.size()) + 1; }
 
-private:
+ private:
   void work(uint32_t worker);
   void drain(uint32_t worker);
 
@@ -33,7 +33,7 @@ private:
 
 /// Always: api.host points at this object, so it neither moves nor is copied.
 class Host {
-public:
+ public:
   explicit Host(uint32_t workers);
   Host(const Host &) = delete;
   Host &operator=(const Host &) = delete;

@@ -1,9 +1,10 @@
-/* Attention of a tile of queries to the paged cache. Include after a lanes_*.h and row_kernels.h.
+/* Attention of a tile of queries to the paged cache. Include after a lanes_*.h.
  *
  * Every (query, head) row runs through its own visible tokens in order, in splits of a fixed length, and merges them in
  * order. The other rows of the tile only share the loads. So the bits of a row depend on nothing but itself. */
 #pragma once
 #include "backends/cpu/kernels/kernel_table.h"
+#include "backends/cpu/kernels/row_kernels.h"
 
 namespace {
 
@@ -12,7 +13,8 @@ using sluice::cpu::AttendArgs;
 constexpr uint32_t kChunkTokens = 64; /* cache rows whose addresses are looked up together and stay in L1 */
 
 /* Up to 16 elements of a cache row as f32. */
-template <bool kF16> inline F32 load_cache(const uint8_t *row, uint32_t i, uint32_t n) {
+template <bool kF16>
+inline F32 load_cache(const uint8_t *row, uint32_t i, uint32_t n) {
   if (!kF16) return load_some(reinterpret_cast<const float *>(row) + i, n, 0);
   const uint16_t *p = reinterpret_cast<const uint16_t *>(row) + i;
   if (n >= 16) return load_f16(p);
@@ -82,7 +84,8 @@ inline void softmax(float *score, uint32_t n, Partial *out) {
   for (uint32_t i = n; i < padded; ++i) score[i] = score[0];
   for (uint32_t i = 0; i < padded; i += 16) peak = max(peak, load(score + i));
   out->largest = largest(peak);
-  for (uint32_t i = 0; i < padded; i += 16) store(score + i, exponential(sub(load(score + i), broadcast(out->largest))));
+  for (uint32_t i = 0; i < padded; i += 16)
+    store(score + i, exponential(sub(load(score + i), broadcast(out->largest))));
   for (uint32_t i = n; i < padded; ++i) score[i] = 0;
   F32 total = broadcast(0);
   for (uint32_t i = 0; i < padded; i += 16) total = add(total, load(score + i));
@@ -110,7 +113,8 @@ inline void finish(const Partial *p, uint32_t head_dim, float *out) {
 }
 
 /* One split of all rows of the tile: scores, weights, weighted values. Rows that see less take part for less. */
-template <bool kF16> void attend_split(const AttendArgs &a, uint32_t split, float *scores, float *partials) {
+template <bool kF16>
+void attend_split(const AttendArgs &a, uint32_t split, float *scores, float *partials) {
   const uint64_t row_bytes = uint64_t(a.head_dim) * (kF16 ? 2 : 4);
   const uint32_t begin = split * a.split_tokens;
   uint64_t offset[kChunkTokens];
@@ -122,7 +126,9 @@ template <bool kF16> void attend_split(const AttendArgs &a, uint32_t split, floa
         if (end <= chunk) continue;
         if (a.window != nullptr || !looked_up) {
           /* causal rows share the addresses: look up what the last one, which sees most, will need */
-          const uint32_t most = a.window != nullptr ? end : a.visible[a.tokens - 1] < limit ? a.visible[a.tokens - 1] : limit;
+          const uint32_t most = a.window != nullptr               ? end
+                                : a.visible[a.tokens - 1] < limit ? a.visible[a.tokens - 1]
+                                                                  : limit;
           cache_rows(a, t, chunk, most, row_bytes, offset);
           looked_up = true;
         }
@@ -141,13 +147,15 @@ template <bool kF16> void attend_split(const AttendArgs &a, uint32_t split, floa
       const uint32_t seen = a.visible[row / a.group];
       if (seen <= begin) continue;
       Partial *p = partial_at(partials, row, a.head_dim);
-      softmax(scores + uint64_t(row) * a.split_tokens, seen - begin < a.split_tokens ? seen - begin : a.split_tokens, p);
+      softmax(scores + uint64_t(row) * a.split_tokens, seen - begin < a.split_tokens ? seen - begin : a.split_tokens,
+              p);
       for (uint32_t i = 0; i < a.head_dim; ++i) p->values[i] = 0;
     }
   }
 }
 
-template <bool kF16> void attend_typed(const AttendArgs &a) {
+template <bool kF16>
+void attend_typed(const AttendArgs &a) {
   const uint64_t rows = uint64_t(a.tokens) * a.group, row_floats = a.head_dim + 2;
   float *scores = a.scratch, *now = scores + rows * a.split_tokens, *sum_so_far = now + rows * row_floats;
   for (uint32_t split = a.split_begin; split < a.split_end; ++split) {

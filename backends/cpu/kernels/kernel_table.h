@@ -1,8 +1,8 @@
 /* The kernels of one instruction set, and the plain data they take.
  *
- * A kernel translation unit is compiled for an instruction set that the machine may lack. Whatever it shares with the rest
- * of the library (an inline function, a template of std::) the linker may keep in that version for everybody. So such a
- * unit includes this header, <stdint.h> and intrinsics, keeps everything in an anonymous namespace and exports
+ * A kernel translation unit is compiled for an instruction set that the machine may lack. Whatever it shares with the
+ * rest of the library (an inline function, a template of std::) the linker may keep in that version for everybody. So
+ * such a unit includes this header, <stdint.h> and intrinsics, keeps everything in an anonymous namespace and exports
  * its table alone; a test looks at its symbols.
  */
 #pragma once
@@ -33,7 +33,7 @@ struct LayoutInfo {
   uint32_t inputs, bytes; /* of one repeating unit of a tile */
   bool quantised_input;   /* multiplies i8 activations, not f32 */
 };
-constexpr LayoutInfo kLayoutInfo[kLayouts] = {{1, 64, false},     {1, 32, false},     {1, 32, false},   {64, 1088, true},
+constexpr LayoutInfo kLayoutInfo[kLayouts] = {{1, 64, false},  {1, 32, false},    {1, 32, false},   {64, 1088, true},
                                               {64, 576, true}, {256, 2368, true}, {256, 4416, true}};
 
 /* Activation rows. Quantised ones: 32 inputs share a scale, q = round(x / d), d = max|x| / 127; rows are padded with
@@ -49,23 +49,24 @@ struct ProductInput {
 
 /* Attention of one tile of query tokens to the splits of one kv head; see graph::AttentionItem. */
 struct AttendArgs {
-  const float *q;         /* [token, q_heads, head_dim], at the tile's first token and the group's first head */
-  float *out;             /* likewise; unused when there are partials */
+  const float *q; /* [token, q_heads, head_dim], at the tile's first token and the group's first head */
+  float *out;     /* likewise; unused when there are partials */
   uint32_t q_heads, group, head_dim, tokens;
   float scale;
-  const uint8_t *keys;    /* of this layer and head, in block 0 */
+  const uint8_t *keys; /* of this layer and head, in block 0 */
   const uint8_t *values;
-  uint64_t block_bytes;   /* from a block to the next */
-  uint32_t block_size;    /* tokens */
+  uint64_t block_bytes; /* from a block to the next */
+  uint32_t block_size;  /* tokens */
   uint32_t is_f16;
-  const uint32_t *blocks; /* block table of the sequence */
-  uint32_t cached;        /* tokens visible to all; the window follows them */
+  const uint32_t *blocks;  /* block table of the sequence */
+  uint32_t cached;         /* tokens visible to all; the window follows them */
   const uint32_t *visible; /* [tokens] cached and window */
-  const uint32_t *window; /* [tokens, window_stride] indices of the visible window tokens, ascending; NULL = 0, 1, ... */
+  const uint32_t
+      *window; /* [tokens, window_stride] indices of the visible window tokens, ascending; NULL = 0, 1, ... */
   uint32_t window_stride;
   uint32_t split_tokens, split_begin, split_end;
-  float *partial;         /* NULL, or [token, q_heads, head_dim + 2] at the group's first head: max, sum, values */
-  float *scratch;         /* attend_scratch_floats() */
+  float *partial; /* NULL, or [token, q_heads, head_dim + 2] at the group's first head: max, sum, values */
+  float *scratch; /* attend_scratch_floats() */
 };
 constexpr uint64_t attend_scratch_floats(uint32_t tokens, uint32_t group, uint32_t head_dim, uint32_t split_tokens) {
   return uint64_t{tokens} * group * (split_tokens + 2 * (uint64_t{head_dim} + 2));

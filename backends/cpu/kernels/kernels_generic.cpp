@@ -1,4 +1,6 @@
 #include "backends/cpu/kernels/lanes_generic.h"
+
+// After the lanes that it works on.
 #include "backends/cpu/kernels/kernel_table_of.h"
 
 SLUICE_KERNEL_TABLE(kGenericKernels, "generic")

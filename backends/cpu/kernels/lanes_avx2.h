@@ -36,7 +36,8 @@ inline F32 abs(F32 x) {
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
 }
 inline __m256 add_exponent(__m256 p, __m256 magic) {
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(magic), 23)));
+  return _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(magic), 23)));
 }
 inline F32 scale_by_power(F32 p, F32 magic) { return {add_exponent(p.a, magic.a), add_exponent(p.b, magic.b)}; }
 

@@ -28,7 +28,8 @@ inline F32 max(F32 x, F32 y) { return _mm512_max_ps(x, y); }
 inline F32 min(F32 x, F32 y) { return _mm512_min_ps(x, y); }
 inline F32 abs(F32 x) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x); }
 inline F32 scale_by_power(F32 p, F32 magic) {
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(magic), 23)));
+  return _mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(magic), 23)));
 }
 
 inline __m256i load_256(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
@@ -59,13 +60,9 @@ inline float largest(F32 x) {
 inline I32 broadcast_int(int32_t x) { return _mm512_set1_epi32(x); }
 inline F32 to_f32(I32 x) { return _mm512_cvtepi32_ps(x); }
 inline Bytes load_bytes(const uint8_t *p) { return {_mm512_loadu_si512(p)}; }
-inline Bytes load_signed(const uint8_t *p) {
-  return {_mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128))};
-}
+inline Bytes load_signed(const uint8_t *p) { return {_mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128))}; }
 inline Bytes low_nibbles(Bytes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
-inline Bytes high_nibbles(Bytes x) {
-  return {_mm512_and_si512(_mm512_srli_epi16(x.v, 4), _mm512_set1_epi8(15))};
-}
+inline Bytes high_nibbles(Bytes x) { return {_mm512_and_si512(_mm512_srli_epi16(x.v, 4), _mm512_set1_epi8(15))}; }
 inline I32 dot(I32 acc, Bytes w, const int8_t *a) {
   int32_t x;
   __builtin_memcpy(&x, a, 4);

@@ -19,20 +19,60 @@ struct Bytes {
 
 #define SLUICE_LANES for (int i = 0; i < 16; ++i)
 
-inline F32 broadcast(float x) { F32 r; SLUICE_LANES r.v[i] = x; return r; }
-inline F32 load(const float *p) { F32 r; SLUICE_LANES r.v[i] = p[i]; return r; }
+inline F32 broadcast(float x) {
+  F32 r;
+  SLUICE_LANES r.v[i] = x;
+  return r;
+}
+inline F32 load(const float *p) {
+  F32 r;
+  SLUICE_LANES r.v[i] = p[i];
+  return r;
+}
 inline void store(float *p, F32 a) { SLUICE_LANES p[i] = a.v[i]; }
-inline F32 add(F32 a, F32 b) { SLUICE_LANES a.v[i] += b.v[i]; return a; }
-inline F32 sub(F32 a, F32 b) { SLUICE_LANES a.v[i] -= b.v[i]; return a; }
-inline F32 mul(F32 a, F32 b) { SLUICE_LANES a.v[i] *= b.v[i]; return a; }
-inline F32 div(F32 a, F32 b) { SLUICE_LANES a.v[i] /= b.v[i]; return a; }
-inline F32 fma(F32 a, F32 b, F32 c) { SLUICE_LANES c.v[i] += a.v[i] * b.v[i]; return c; }
-inline F32 max(F32 a, F32 b) { SLUICE_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
-inline F32 min(F32 a, F32 b) { SLUICE_LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
-inline F32 abs(F32 a) { SLUICE_LANES a.v[i] = a.v[i] < 0 ? -a.v[i] : a.v[i]; return a; }
+inline F32 add(F32 a, F32 b) {
+  SLUICE_LANES a.v[i] += b.v[i];
+  return a;
+}
+inline F32 sub(F32 a, F32 b) {
+  SLUICE_LANES a.v[i] -= b.v[i];
+  return a;
+}
+inline F32 mul(F32 a, F32 b) {
+  SLUICE_LANES a.v[i] *= b.v[i];
+  return a;
+}
+inline F32 div(F32 a, F32 b) {
+  SLUICE_LANES a.v[i] /= b.v[i];
+  return a;
+}
+inline F32 fma(F32 a, F32 b, F32 c) {
+  SLUICE_LANES c.v[i] += a.v[i] * b.v[i];
+  return c;
+}
+inline F32 max(F32 a, F32 b) {
+  SLUICE_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+inline F32 min(F32 a, F32 b) {
+  SLUICE_LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+inline F32 abs(F32 a) {
+  SLUICE_LANES a.v[i] = a.v[i] < 0 ? -a.v[i] : a.v[i];
+  return a;
+}
 
-inline float bits_to_float(uint32_t bits) { float f; __builtin_memcpy(&f, &bits, 4); return f; }
-inline uint32_t float_to_bits(float f) { uint32_t bits; __builtin_memcpy(&bits, &f, 4); return bits; }
+inline float bits_to_float(uint32_t bits) {
+  float f;
+  __builtin_memcpy(&f, &bits, 4);
+  return f;
+}
+inline uint32_t float_to_bits(float f) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &f, 4);
+  return bits;
+}
 
 /* p * 2^n, where n was added to 1.5 * 2^23 and so stands in the low bits of magic. */
 inline F32 scale_by_power(F32 p, F32 magic) {
@@ -60,11 +100,27 @@ inline uint16_t float_to_half(float f) {
   const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
   return uint16_t(sign | ((rounded - 0x38000000u) >> 13));
 }
-inline F32 load_f16(const uint16_t *p) { F32 r; SLUICE_LANES r.v[i] = half_to_float(p[i]); return r; }
+inline F32 load_f16(const uint16_t *p) {
+  F32 r;
+  SLUICE_LANES r.v[i] = half_to_float(p[i]);
+  return r;
+}
 inline void store_f16(uint16_t *p, F32 a) { SLUICE_LANES p[i] = float_to_half(a.v[i]); }
-inline F32 load_bf16(const uint16_t *p) { F32 r; SLUICE_LANES r.v[i] = bits_to_float(uint32_t(p[i]) << 16); return r; }
-inline F32 load_u8(const uint8_t *p) { F32 r; SLUICE_LANES r.v[i] = float(p[i]); return r; }
-inline F32 load_i8(const int8_t *p) { F32 r; SLUICE_LANES r.v[i] = float(p[i]); return r; }
+inline F32 load_bf16(const uint16_t *p) {
+  F32 r;
+  SLUICE_LANES r.v[i] = bits_to_float(uint32_t(p[i]) << 16);
+  return r;
+}
+inline F32 load_u8(const uint8_t *p) {
+  F32 r;
+  SLUICE_LANES r.v[i] = float(p[i]);
+  return r;
+}
+inline F32 load_i8(const int8_t *p) {
+  F32 r;
+  SLUICE_LANES r.v[i] = float(p[i]);
+  return r;
+}
 
 inline float sum(F32 a) {
   for (int half = 8; half > 0; half /= 2)
@@ -77,12 +133,30 @@ inline float largest(F32 a) {
   return a.v[0];
 }
 
-inline I32 broadcast_int(int32_t x) { I32 r; SLUICE_LANES r.v[i] = x; return r; }
-inline F32 to_f32(I32 a) { F32 r; SLUICE_LANES r.v[i] = float(a.v[i]); return r; }
-inline Bytes load_bytes(const uint8_t *p) { Bytes r; __builtin_memcpy(r.v, p, 64); return r; }
+inline I32 broadcast_int(int32_t x) {
+  I32 r;
+  SLUICE_LANES r.v[i] = x;
+  return r;
+}
+inline F32 to_f32(I32 a) {
+  F32 r;
+  SLUICE_LANES r.v[i] = float(a.v[i]);
+  return r;
+}
+inline Bytes load_bytes(const uint8_t *p) {
+  Bytes r;
+  __builtin_memcpy(r.v, p, 64);
+  return r;
+}
 inline Bytes load_signed(const uint8_t *p) { return load_bytes(p); }
-inline Bytes low_nibbles(Bytes a) { for (uint8_t &b : a.v) b &= 15; return a; }
-inline Bytes high_nibbles(Bytes a) { for (uint8_t &b : a.v) b = uint8_t(b >> 4); return a; }
+inline Bytes low_nibbles(Bytes a) {
+  for (uint8_t &b : a.v) b &= 15;
+  return a;
+}
+inline Bytes high_nibbles(Bytes a) {
+  for (uint8_t &b : a.v) b = uint8_t(b >> 4);
+  return a;
+}
 
 /* acc[i] += sum over 4 of w[4 i + j] * a[j] */
 inline I32 dot(I32 acc, Bytes w, const int8_t *a) {

@@ -42,9 +42,12 @@ inline QuantisedRow quantised_row(const ProductInput &in, uint32_t token) {
   const uint64_t at = uint64_t(token) * in.q_stride;
   return {in.q + at, in.d + at / 32, in.sum16 + at / 16};
 }
-inline int32_t sum32(const QuantisedRow &row, uint32_t block) { return row.sum16[2 * block] + row.sum16[2 * block + 1]; }
+inline int32_t sum32(const QuantisedRow &row, uint32_t block) {
+  return row.sum16[2 * block] + row.sum16[2 * block + 1];
+}
 
-template <uint32_t kN> void q8_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
+template <uint32_t kN>
+void q8_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
   QuantisedRow row[kN];
   F32 out[kN];
   for (uint32_t m = 0; m < kN; ++m) row[m] = quantised_row(in, token + m), out[m] = broadcast(0);
@@ -78,7 +81,8 @@ void nibble_dots(const uint8_t *pairs, const QuantisedRow *row, uint32_t block, 
   }
 }
 
-template <uint32_t kN> void q4_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
+template <uint32_t kN>
+void q4_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
   QuantisedRow row[kN];
   F32 out[kN];
   for (uint32_t m = 0; m < kN; ++m) row[m] = quantised_row(in, token + m), out[m] = broadcast(0);
@@ -96,7 +100,8 @@ template <uint32_t kN> void q4_product(const ProductInput &in, const uint8_t *ti
   for (uint32_t m = 0; m < kN; ++m) store(acc + m * 16, out[m]);
 }
 
-template <uint32_t kN> void q4k_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
+template <uint32_t kN>
+void q4k_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
   QuantisedRow row[kN];
   F32 out[kN];
   for (uint32_t m = 0; m < kN; ++m) row[m] = quantised_row(in, token + m), out[m] = broadcast(0);
@@ -121,7 +126,8 @@ template <uint32_t kN> void q4k_product(const ProductInput &in, const uint8_t *t
   for (uint32_t m = 0; m < kN; ++m) store(acc + m * 16, out[m]);
 }
 
-template <uint32_t kN> void q6k_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
+template <uint32_t kN>
+void q6k_product(const ProductInput &in, const uint8_t *tile, uint32_t token, float *acc) {
   QuantisedRow row[kN];
   F32 out[kN];
   for (uint32_t m = 0; m < kN; ++m) row[m] = quantised_row(in, token + m), out[m] = broadcast(0);
@@ -155,28 +161,36 @@ inline F32 bf16_weights(const void *p) { return load_bf16(static_cast<const uint
 
 /* The layouts as policies, so that one function cuts n rows into template widths. */
 struct F32Layout {
-  template <uint32_t kN> static constexpr auto kRun = float_product<float_weights, 64, kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = float_product<float_weights, 64, kN>;
 };
 struct F16Layout {
-  template <uint32_t kN> static constexpr auto kRun = float_product<f16_weights, 32, kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = float_product<f16_weights, 32, kN>;
 };
 struct BF16Layout {
-  template <uint32_t kN> static constexpr auto kRun = float_product<bf16_weights, 32, kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = float_product<bf16_weights, 32, kN>;
 };
 struct Q8Layout {
-  template <uint32_t kN> static constexpr auto kRun = q8_product<kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = q8_product<kN>;
 };
 struct Q4Layout {
-  template <uint32_t kN> static constexpr auto kRun = q4_product<kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = q4_product<kN>;
 };
 struct Q4KLayout {
-  template <uint32_t kN> static constexpr auto kRun = q4k_product<kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = q4k_product<kN>;
 };
 struct Q6KLayout {
-  template <uint32_t kN> static constexpr auto kRun = q6k_product<kN>;
+  template <uint32_t kN>
+  static constexpr auto kRun = q6k_product<kN>;
 };
 
-template <class T> void product(const ProductInput *in, const uint8_t *tile, uint32_t token, uint32_t n, float *acc) {
+template <class T>
+void product(const ProductInput *in, const uint8_t *tile, uint32_t token, uint32_t n, float *acc) {
   while (n > 0) {
     uint32_t done;
     if (kProductTile >= 8 && n >= 8) {

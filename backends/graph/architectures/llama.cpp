@@ -35,9 +35,9 @@ Sizes read_sizes(const ModelBuilder &b) {
   s.model.q_heads = b.count("attention.head_count", 1, 4096);
   s.model.kv_heads = b.optional_count("attention.head_count_kv", 1, 4096).value_or(s.model.q_heads);
   if (s.model.q_heads % s.model.kv_heads != 0)
-    throw sdk::Error(SLUICE_E_INVALID_ARGUMENT, b.arch() + ".attention.head_count is " + std::to_string(s.model.q_heads) +
-                                                    ", not a multiple of head_count_kv " +
-                                                    std::to_string(s.model.kv_heads));
+    throw sdk::Error(SLUICE_E_INVALID_ARGUMENT,
+                     b.arch() + ".attention.head_count is " + std::to_string(s.model.q_heads) +
+                         ", not a multiple of head_count_kv " + std::to_string(s.model.kv_heads));
   s.model.head_dim = b.optional_count("attention.key_length", 2, 1024).value_or(s.model.hidden / s.model.q_heads);
   const uint32_t v_dim = b.optional_count("attention.value_length", 2, 1024).value_or(s.model.head_dim);
   if (v_dim != s.model.head_dim || s.model.head_dim % 2 != 0)
@@ -76,8 +76,9 @@ std::vector<float> inverse_frequencies(const ModelBuilder &b, const Sizes &s) {
 
 BuiltModel build(ModelBuilder &b, const Variant &variant) {
   if (b.optional_count("expert_count", 0, 4096).value_or(0) > 0)
-    throw sdk::Error(SLUICE_E_UNSUPPORTED, b.arch() + ".expert_count: mixtures of experts (op moe_linear_glu) are not "
-                                                      "built yet; use a dense model");
+    throw sdk::Error(SLUICE_E_UNSUPPORTED, b.arch() +
+                                               ".expert_count: mixtures of experts (op moe_linear_glu) are not "
+                                               "built yet; use a dense model");
   const Sizes s = read_sizes(b);
   const uint32_t d = s.model.hidden, q_width = s.q_width(), kv_width = s.kv_width();
   BuiltModel out{s.model, {}};
@@ -99,16 +100,25 @@ BuiltModel build(ModelBuilder &b, const Variant &variant) {
   for (uint32_t layer = 0; layer < s.model.layers; ++layer) {
     const std::string blk = "blk." + std::to_string(layer) + ".";
     norm(blk + "attn_norm.weight", x, h, Extent::kTokens);
-    LinearOp project{b.matrix(WeightUse::kLinear,
-                              {{blk + "attn_q.weight", q_width}, {blk + "attn_k.weight", kv_width},
-                               {blk + "attn_v.weight", kv_width}}, d),
-                     h, qkv, Extent::kTokens, d, q_width + 2 * kv_width, {}, false};
+    LinearOp project{
+        b.matrix(
+            WeightUse::kLinear,
+            {{blk + "attn_q.weight", q_width}, {blk + "attn_k.weight", kv_width}, {blk + "attn_v.weight", kv_width}},
+            d),
+        h,
+        qkv,
+        Extent::kTokens,
+        d,
+        q_width + 2 * kv_width,
+        {},
+        false};
     if (variant.qkv_bias)
-      project.bias = b.vector({{blk + "attn_q.bias", q_width}, {blk + "attn_k.bias", kv_width},
-                               {blk + "attn_v.bias", kv_width}});
+      project.bias =
+          b.vector({{blk + "attn_q.bias", q_width}, {blk + "attn_k.bias", kv_width}, {blk + "attn_v.bias", kv_width}});
     p.ops.push_back(project);
-    RopeKvOp rope{qkv, q, layer, s.model.q_heads, s.model.kv_heads, s.model.head_dim, s.rope_pairs,
-                  variant.rope, inv_freq, {}, {}, s.eps};
+    RopeKvOp rope{
+        qkv, q,  layer, s.model.q_heads, s.model.kv_heads, s.model.head_dim, s.rope_pairs, variant.rope, inv_freq,
+        {},  {}, s.eps};
     if (variant.qk_norm) {
       rope.q_norm = b.vector({{blk + "attn_q_norm.weight", s.model.head_dim}});
       rope.k_norm = b.vector({{blk + "attn_k_norm.weight", s.model.head_dim}});
@@ -116,20 +126,32 @@ BuiltModel build(ModelBuilder &b, const Variant &variant) {
     p.ops.push_back(rope);
     p.ops.push_back(AttentionOp{q, att, layer, s.model.q_heads, s.model.kv_heads, s.model.head_dim,
                                 1.0f / std::sqrt(static_cast<float>(s.model.head_dim))});
-    p.ops.push_back(LinearOp{b.matrix(WeightUse::kLinear, {{blk + "attn_output.weight", d}}, q_width), att, x,
-                             Extent::kTokens, q_width, d, {}, true});
+    p.ops.push_back(LinearOp{b.matrix(WeightUse::kLinear, {{blk + "attn_output.weight", d}}, q_width),
+                             att,
+                             x,
+                             Extent::kTokens,
+                             q_width,
+                             d,
+                             {},
+                             true});
     norm(blk + "ffn_norm.weight", x, h, Extent::kTokens);
-    p.ops.push_back(LinearGluOp{b.matrix(WeightUse::kLinearGlu,
-                                         {{blk + "ffn_gate.weight", s.ff}, {blk + "ffn_up.weight", s.ff}}, d),
-                                h, ff, d, s.ff});
-    p.ops.push_back(LinearOp{b.matrix(WeightUse::kLinear, {{blk + "ffn_down.weight", d}}, s.ff), ff, x,
-                             Extent::kTokens, s.ff, d, {}, true});
+    p.ops.push_back(LinearGluOp{
+        b.matrix(WeightUse::kLinearGlu, {{blk + "ffn_gate.weight", s.ff}, {blk + "ffn_up.weight", s.ff}}, d), h, ff, d,
+        s.ff});
+    p.ops.push_back(LinearOp{
+        b.matrix(WeightUse::kLinear, {{blk + "ffn_down.weight", d}}, s.ff), ff, x, Extent::kTokens, s.ff, d, {}, true});
   }
   p.ops.push_back(GatherRowsOp{x, last, d});
   norm("output_norm.weight", last, last, Extent::kRows);
   const char *head = b.has_tensor("output.weight") ? "output.weight" : "token_embd.weight";  // tied when absent
-  p.ops.push_back(LinearOp{b.matrix(WeightUse::kLinear, {{head, s.model.vocab}}, d), last, p.logits, Extent::kRows, d,
-                           s.model.vocab, {}, false});
+  p.ops.push_back(LinearOp{b.matrix(WeightUse::kLinear, {{head, s.model.vocab}}, d),
+                           last,
+                           p.logits,
+                           Extent::kRows,
+                           d,
+                           s.model.vocab,
+                           {},
+                           false});
   return out;
 }
 
