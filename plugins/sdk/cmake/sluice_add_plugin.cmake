@@ -5,6 +5,8 @@
 # KIND  backend, engine, scheduler, sampler or decoder
 # NAME  what TOML calls it; the same as in the plugin's descriptor
 # LIBS  static or system libraries; Sluice::sdk comes by itself
+#
+# With find_package(Sluice) and enable_testing(), ctest tries the library with `sluice plugins check`.
 function(sluice_add_plugin target)
   cmake_parse_arguments(A "NO_INSTALL" "KIND;NAME;OUTPUT_DIRECTORY" "SOURCES;LIBS" ${ARGN})
   if(A_UNPARSED_ARGUMENTS)
@@ -43,6 +45,10 @@ function(sluice_add_plugin target)
   elseif(shared_output)
     set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${shared_output}")
     set_property(GLOBAL APPEND PROPERTY SLUICE_PLUGIN_TARGETS ${target})
+  endif()
+  # In Sluice's own tree the program does not exist yet here; tests/core/conformance does the same there.
+  if(Sluice_EXECUTABLE)
+    add_test(NAME ${target}_check COMMAND ${Sluice_EXECUTABLE} plugins check $<TARGET_FILE:${target}>)
   endif()
   if(NOT A_NO_INSTALL)
     install(TARGETS ${target} LIBRARY DESTINATION lib/sluice/plugins)
