@@ -249,16 +249,58 @@ def easy_notes_chat(rng):
     return chat
 
 
+def recital_chat(rng):
+    """All told facts said again in another order: every sentence is a look-up."""
+    notes = Notes(rng, rng.randint(2, 9))
+    question = rng.choice(["What do you know?", "Tell me the notes.", "What is new?", "Say all you were told.", "What were you told today?"])
+    facts = rng.sample(notes.told, len(notes.told))
+    return [("system", notes.text()), ("user", question),
+            ("assistant", " ".join(TOLD[kind][3].format(**slots) for kind, slots in facts))]
+
+
+def plain_recital_chat(rng):
+    """Facts of one kind in the very words of the answer, then asked or said again: the easiest form of look-up among many."""
+    kind = rng.choice(["lies", "person", "paint", "has"])
+    things = rng.sample(PEOPLE if kind == "person" else OBJECTS, rng.randint(2, 8))
+    facts = []
+    for thing in things:
+        slots = dict(p=rng.choice(PLACES), c=rng.choice(COLOURS), o=thing, A=rng.choice(PEOPLE))
+        if kind == "person":
+            slots["A"] = thing
+        facts.append(slots)
+    answer = TOLD[kind][3]
+    chat = [("system", " ".join(answer.format(**slots) for slots in facts))]
+    if rng.random() < 0.4:
+        rng.shuffle(facts)
+        return chat + [("user", "Say all you were told."), ("assistant", " ".join(answer.format(**slots) for slots in facts))]
+    for slots in rng.sample(facts, min(len(facts), 4)):
+        chat += [("user", rng.choice(TOLD[kind][1]).format(**slots)), ("assistant", answer.format(**slots))]
+    return chat
+
+
+def echo_chat(rng, shortest=4, longest=40):
+    """Random words said again: practice in copying, easiest when the length is always the same."""
+    words = [*PEOPLE, *PLACES, *OBJECTS, *COLOURS]
+    said = " ".join(rng.choice(words) for _ in range(rng.randint(shortest, longest)))
+    return [("user", rng.choice(["Say again: ", "Repeat: ", "Repeat after me: ", "Please repeat: "]) + said), ("assistant", said)]
+
+
 def story_chat(rng):
     question, story = story_turn(rng)
     system = [("system", rng.choice(GUIDES))] if rng.random() < 0.25 else []
     return system + [("user", question), ("assistant", story)]
 
 
+def long_prompt(rng, notes, reminders):
+    """A guide, a heading, all notes and some facts about the village that are true anyway."""
+    facts = [WORLD[rng.choice(list(WORLD))][2].format(**world_slots(name)) for name in rng.sample(PEOPLE, reminders)]
+    return " ".join([rng.choice(GUIDES), *facts, rng.choice(HEADINGS).strip(), notes.text()]).replace("  ", " ")
+
+
 def long_chat(rng, facts, turns):
-    """A chat over a long system prompt: guide, heading, many notes."""
+    """A chat over a long system prompt."""
     notes = LongNotes(rng, facts)
-    chat = [("system", rng.choice(GUIDES) + " " + rng.choice(HEADINGS) + notes.text())]
+    chat = [("system", long_prompt(rng, notes, rng.randint(0, 28)))]
     for _ in range(turns):
         question, answer = any_turn(rng, notes, sums=0.15)
         chat += [("user", question), ("assistant", answer)]

@@ -5,11 +5,12 @@ import re
 
 import numpy as np
 
-from chats import TOLD, WORLD, easy_notes_chat, long_chat, notes_chat, short_chat, story_chat, story_turn
+from chats import (TOLD, WORLD, easy_notes_chat, echo_chat, long_chat, notes_chat, plain_recital_chat, recital_chat, short_chat,
+                   story_chat, story_turn)
 from forms import BIRDS, FEELINGS, MANNERS, MOODS, NATURE, SKIES, SOUNDS, TALK, TIMES
 from story import tell_long_story, tell_story
 from sums import EVALUATION as SUM_EVALUATION, assert_excluded, sum_turn
-from world import PLACES, SIZES
+from world import COLOURS, OBJECTS, PEOPLE, PLACES, SIZES
 
 BOS_DROP = 0.1        # some documents start without <|bos|>, so that a server that does not add it is served too
 PROMPT_WEIGHT = 0.0   # loss weight of what system and user say
@@ -22,6 +23,10 @@ def held_out_wordings():
 
 
 HELD_OUT_WORDINGS = held_out_wordings()
+
+
+# shortest and longest echo, in words: a fixed distance first, so that copying is learned before finding
+ECHOES = {"echo_chat": (4, 40), "same_echo": (8, 8), "near_echo": (6, 10), "wide_echo": (3, 20)}
 
 
 def story_document(tokenizer, text):
@@ -60,6 +65,12 @@ def make_document(rng, tokenizer, mix):
         ids, weights = chat_document(tokenizer, notes_chat(rng))
     elif kind == "easy_notes_chat":
         ids, weights = chat_document(tokenizer, easy_notes_chat(rng))
+    elif kind == "recital_chat":
+        ids, weights = chat_document(tokenizer, recital_chat(rng))
+    elif kind == "plain_recital_chat":
+        ids, weights = chat_document(tokenizer, plain_recital_chat(rng))
+    elif kind in ECHOES:
+        ids, weights = chat_document(tokenizer, echo_chat(rng, *ECHOES[kind]))
     elif kind == "sums":
         ids, weights = chat_document(tokenizer, sums_chat(rng))
     elif kind == "story_chat":
@@ -83,7 +94,14 @@ def decoration_ids(tokenizer):
     return np.array([piece[0] for piece in ids if len(piece) == 1])
 
 
-def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0):
+def tracked_ids(tokenizer):
+    """Names, objects, places and colours: the words whose choice depends on what was said before."""
+    words = [*PEOPLE, *PLACES, *OBJECTS, *COLOURS, "She", "He"]
+    pieces = [tokenizer.encode(space + word) for word in words for space in ("", " ")]
+    return np.array(sorted({piece[0] for piece in pieces if len(piece) == 1}))
+
+
+def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked_weight=1.0):
     """Packs documents first-fit into `rows` rows of length + 1 tokens; the same arguments give the same rows.
 
     Documents longer than a row are left out. Returns (ids uint16, weights float32, documents uint16), each [rows, length + 1].
@@ -113,5 +131,7 @@ def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0):
             open_rows.remove(max(open_rows, key=lambda r: used[r]) if size - b >= 16 else row)
     if decoration_weight != 1.0:
         weights[np.isin(ids, decoration_ids(tokenizer))] *= decoration_weight
+    if tracked_weight != 1.0:
+        weights[np.isin(ids, tracked_ids(tokenizer))] *= tracked_weight
     order = np.array(rng.sample(range(rows), rows))
     return ids[order], weights[order], documents[order]

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import torch
 
-from chats import GUIDES, NOT_TOLD, REFUSAL, TOLD, WORLD, LongNotes, Notes, world_slots, world_turn
+from chats import GUIDES, NOT_TOLD, REFUSAL, TOLD, WORLD, LongNotes, Notes, long_prompt, world_slots, world_turn
 from checker import why_rejected
 from corpus import make_rows
 from generate import generate
@@ -141,8 +141,8 @@ def measure_long_chats(model, tokenizer, count=12, turns=8):
     rng = random.Random(SEED)
     chats, lengths = [], []
     for _ in range(count):
-        notes = LongNotes(rng, 120)
-        system = rng.choice(GUIDES) + " Notes for today: " + notes.text()
+        notes = LongNotes(rng, 125)
+        system = long_prompt(rng, notes, 28)
         lengths.append(len(tokenizer.encode(system)))
         questions = [("told", *notes.turn(held_out=True, missing=0)) for _ in range(turns - 3)]
         a, b = rng.choice(sorted(HELD_OUT_PAIRS))

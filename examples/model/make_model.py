@@ -41,6 +41,13 @@ SECOND = dict(story=0.28, chat=0.50, sums=0.12, story_chat=0.10)
 SHORT = dict(story=0.30, chat=0.25, notes_chat=0.25, sums=0.10, story_chat=0.10)
 EASY = dict(story=0.15, chat=0.10, easy_notes_chat=0.60, notes_chat=0.04, sums=0.06, story_chat=0.05)
 LOOKUP = dict(easy_notes_chat=0.40, notes_chat=0.25, chat=0.27, sums=0.08)
+COPY = dict(echo_chat=0.30, recital_chat=0.30, easy_notes_chat=0.15, notes_chat=0.10, chat=0.12, sums=0.03)
+SAME = dict(same_echo=0.70, easy_notes_chat=0.12, chat=0.15, sums=0.03)
+NEAR = dict(near_echo=0.55, easy_notes_chat=0.25, chat=0.15, sums=0.05)
+WIDE = dict(wide_echo=0.35, recital_chat=0.20, easy_notes_chat=0.15, notes_chat=0.15, chat=0.12, sums=0.03)
+TRACKING = dict(story=0.40, chat=0.17, notes_chat=0.12, easy_notes_chat=0.05, recital_chat=0.08, wide_echo=0.05, sums=0.05, story_chat=0.08)
+PLAIN = dict(story=0.38, chat=0.15, notes_chat=0.10, plain_recital_chat=0.18, wide_echo=0.05, sums=0.05, story_chat=0.09)
+STORIES = dict(story=0.55, chat=0.11, notes_chat=0.07, plain_recital_chat=0.10, wide_echo=0.03, sums=0.04, story_chat=0.10)
 MIDDLE = dict(story=0.20, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.10, long_chat=0.17, long_story=0.10, long_story_chat=0.03)
 LONG = dict(story=0.15, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.05, long_chat=0.20, long_story=0.15, long_story_chat=0.05)
 
@@ -50,10 +57,16 @@ TARGET_PHASES = [
     Phase("short-calm", SECOND, length=256, rows=8, steps=400, seed=SEED, decoration_weight=0.25, rate=0.5),
     Phase("notes", SHORT, length=256, rows=8, steps=600, seed=SEED, decoration_weight=0.25, rate=0.5),
     Phase("easy-notes", EASY, length=256, rows=8, steps=600, seed=SEED, decoration_weight=0.25, rate=0.75),
-    Phase("lookup", LOOKUP, length=256, rows=8, steps=800, seed=SEED, rate=0.5),
-    Phase("notes-again", SHORT, length=256, rows=8, steps=1600, seed=SEED, decoration_weight=0.25, rate=0.5),
-    Phase("middle", MIDDLE, length=1024, rows=2, steps=400, seed=SEED, decoration_weight=0.25, rate=0.5),
-    Phase("long", LONG, length=2048, rows=1, steps=300, seed=SEED, decoration_weight=0.5, rate=0.5),
+    Phase("lookup", LOOKUP, length=256, rows=8, steps=600, seed=SEED, rate=0.5),
+    Phase("copy", COPY, length=256, rows=8, steps=400, seed=SEED, rate=0.5, tracked_weight=2.0),
+    Phase("same-echo", SAME, length=256, rows=8, steps=150, seed=SEED, rate=0.5),
+    Phase("near-echo", NEAR, length=256, rows=8, steps=150, seed=SEED, rate=0.5),
+    Phase("wide-echo", WIDE, length=256, rows=8, steps=250, seed=SEED, rate=0.5),
+    Phase("tracking", TRACKING, length=256, rows=8, steps=550, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
+    Phase("plain", PLAIN, length=256, rows=8, steps=400, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
+    Phase("stories", STORIES, length=256, rows=8, steps=1200, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
+    Phase("middle", MIDDLE, length=1024, rows=2, steps=350, seed=SEED, decoration_weight=0.2, tracked_weight=2.0, rate=0.5),
+    Phase("long", LONG, length=2048, rows=1, steps=250, seed=SEED, decoration_weight=0.5, rate=0.5),
 ]
 DRAFT_PHASES = [
     Phase("draft-short", SHORT, length=256, rows=8, steps=1600, seed=SEED + 1),
