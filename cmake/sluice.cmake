@@ -24,6 +24,9 @@ function(sluice_core_library name)
   target_link_libraries(sluice_core_${name} PUBLIC ${A_DEPS})
 endfunction()
 
+# The tests that are worth running under ThreadSanitizer: those with the label `threads`.
+add_custom_target(sluice_thread_tests)
+
 # sluice_test(core_kv SOURCES block_pool_test.cpp LIBS sluice_core_kv [LABELS e2e])
 function(sluice_test name)
   cmake_parse_arguments(A "" "TIMEOUT" "SOURCES;LIBS;LABELS" ${ARGN})
@@ -37,6 +40,9 @@ function(sluice_test name)
     SLUICE_SHARED_DATA="${PROJECT_SOURCE_DIR}/../shared/data"
     SLUICE_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     SLUICE_PLUGIN_DIR="${PROJECT_BINARY_DIR}/lib/sluice/plugins")
+  if("threads" IN_LIST A_LABELS)
+    add_dependencies(sluice_thread_tests ${name}_test)
+  endif()
   gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
 endfunction()
