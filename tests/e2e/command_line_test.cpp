@@ -68,7 +68,9 @@ TEST(CommandLine, ConfigCheckTellsEveryProblemWithItsLine) {
       "threads = \"two\"\n"
       "\n"
       "[models.m]\n"
-      "path = \"" + support::tiny_model() + "\"\n"
+      "path = \"" +
+      support::tiny_model() +
+      "\"\n"
       "backend = { use = \"mock\", setp_us = 3 }\n"
       "scheduler = \"fcsf\"\n"
       "max_seqs = 0\n";
@@ -101,8 +103,9 @@ TEST(CommandLine, ConfigCheckTellsASyntaxErrorWithItsLine) {
 
 TEST(CommandLine, ConfigPrintSaysWhereEachValueComesFrom) {
   const support::TempDir dir;
-  const std::string file = dir.write("good.toml", "[server]\nthreads = 3\nport = 1234\napi_keys = [\"sesame-open-up\"]\n[models.m]\npath = \"" +
-                                                      support::tiny_model() + "\"\n");
+  const std::string file = dir.write(
+      "good.toml", "[server]\nthreads = 3\nport = 1234\napi_keys = [\"sesame-open-up\"]\n[models.m]\npath = \"" +
+                       support::tiny_model() + "\"\n");
   support::ChildOptions options;
   options.environment = {{"SLUICE_SERVER__PORT", "4321"}};
   const Finished print = sluice({"config", "print", "--origin", file}, options);
@@ -186,7 +189,8 @@ double nmse(const std::vector<float> &got, const std::vector<float> &wanted) {
 }
 
 constexpr const char *kGoldenTokens =
-    "1 403 407 261 378 298 315 421 395 317 426 338 401 396 267 337 410 408 419 292 411 322 265 282 295 433 426 385 328 432";
+    "1 403 407 261 378 298 315 421 395 317 426 338 401 396 267 337 410 408 419 292 411 322 265 282 295 433 426 385 328 "
+    "432";
 
 TEST(CommandLine, EvalLogitsGivesTheGoldenLogits) {
   const std::string folder = SLUICE_SHARED_DATA "/golden/";
@@ -202,8 +206,8 @@ TEST(CommandLine, EvalLogitsGivesTheGoldenLogits) {
     for (const char *backend : {"reference", "cpu"}) {
       SCOPED_TRACE(std::string(model.name) + " with " + backend);
       const std::string out = dir.file("logits.f32");
-      const Finished eval = sluice({"eval", "logits", "--model", folder + model.name + ".gguf", "--backend", backend, "--tokens",
-                                    kGoldenTokens, "--out", out});
+      const Finished eval = sluice({"eval", "logits", "--model", folder + model.name + ".gguf", "--backend", backend,
+                                    "--tokens", kGoldenTokens, "--out", out});
       ASSERT_EQ(eval.exit.code, 0) << eval.err;
       const auto got = read_floats(out);
       ASSERT_EQ(got.size(), wanted.size());
@@ -216,8 +220,8 @@ TEST(CommandLine, EvalLogitsGivesTheGoldenLogits) {
 
 TEST(CommandLine, EvalRefusesATokenOutsideTheVocabulary) {
   const support::TempDir dir;
-  const Finished eval = sluice({"eval", "logits", "--model", support::tiny_model(), "--backend", "reference", "--tokens", "1 512",
-                                "--out", dir.file("x")});
+  const Finished eval = sluice({"eval", "logits", "--model", support::tiny_model(), "--backend", "reference",
+                                "--tokens", "1 512", "--out", dir.file("x")});
   EXPECT_EQ(eval.exit.code, 1);
   EXPECT_NE(eval.err.find("512"), std::string::npos) << eval.err;
   EXPECT_FALSE(std::filesystem::exists(dir.file("x")));
@@ -226,11 +230,13 @@ TEST(CommandLine, EvalRefusesATokenOutsideTheVocabulary) {
 TEST(CommandLine, SynthIsRepeatableAndRuns) {
   const support::TempDir dir;
   for (const char *name : {"a.gguf", "b.gguf"}) {
-    const Finished synth = sluice({"synth", "--preset", "tiny", "--type", "q4_k", "--seed", "3", "--out", dir.file(name)});
+    const Finished synth =
+        sluice({"synth", "--preset", "tiny", "--type", "q4_k", "--seed", "3", "--out", dir.file(name)});
     ASSERT_EQ(synth.exit.code, 0) << synth.err;
   }
   EXPECT_EQ(support::read_file(dir.file("a.gguf")), support::read_file(dir.file("b.gguf")));
-  const std::vector<std::string> command{"run", "--model", dir.file("a.gguf"), "--temperature", "0", "--max-tokens", "12", "Hello"};
+  const std::vector<std::string> command{"run", "--model", dir.file("a.gguf"), "--temperature", "0", "--max-tokens",
+                                         "12",  "Hello"};
   const Finished first = sluice(command), second = sluice(command);
   ASSERT_EQ(first.exit.code, 0) << first.err;
   EXPECT_FALSE(first.out.empty());
@@ -253,8 +259,8 @@ TEST(CommandLine, RunRefusesWhatIsNoModel) {
 }
 
 TEST(CommandLine, BenchSpeaksJson) {
-  const Finished bench = sluice({"bench", "--model", support::tiny_model(), "--backend", "cpu", "--prompt-tokens", "32", "--gen-tokens", "8",
-                                 "--batch", "1,4", "--json"});
+  const Finished bench = sluice({"bench", "--model", support::tiny_model(), "--backend", "cpu", "--prompt-tokens", "32",
+                                 "--gen-tokens", "8", "--batch", "1,4", "--json"});
   ASSERT_EQ(bench.exit.code, 0) << bench.err;
   boost::system::error_code ec;
   json::parse(bench.out, ec);
@@ -275,11 +281,13 @@ TEST(CommandLine, ServesAModelFileWithoutAConfig) {
 
 // One prompt, one model, two ways in: the template, the tokens and the choice must be the same.
 TEST(CommandLine, RunAndServeGiveTheSameAnswer) {
-  const Finished run = sluice({"run", "--model", support::tiny_model(), "--temperature", "0", "--max-tokens", "12", "Hello there"});
+  const Finished run =
+      sluice({"run", "--model", support::tiny_model(), "--temperature", "0", "--max-tokens", "12", "Hello there"});
   ASSERT_EQ(run.exit.code, 0) << run.err;
   support::ServerProcess server(std::vector<std::string>{support::tiny_model(), "--port", "0"});
-  const auto chat = support::post(server.port(), "/v1/chat/completions",
-                                  R"({"messages":[{"role":"user","content":"Hello there"}],"max_tokens":12,"temperature":0})");
+  const auto chat =
+      support::post(server.port(), "/v1/chat/completions",
+                    R"({"messages":[{"role":"user","content":"Hello there"}],"max_tokens":12,"temperature":0})");
   ASSERT_EQ(chat.status, 200) << chat.body;
   const auto content = json::parse(chat.body).at("choices").at(0).at("message").at("content");
   EXPECT_EQ(std::string(content.as_string()) + "\n", run.out);
@@ -288,7 +296,8 @@ TEST(CommandLine, RunAndServeGiveTheSameAnswer) {
 TEST(CommandLine, ChatsFromStandardInput) {
   support::ChildOptions options;
   options.stdin_text = "Hello\n/clear\nHello\n/bye\nnever read\n";
-  const Finished chat = sluice({"chat", "--model", support::tiny_model(), "--temperature", "0", "--max-tokens", "6"}, options);
+  const Finished chat =
+      sluice({"chat", "--model", support::tiny_model(), "--temperature", "0", "--max-tokens", "6"}, options);
   ASSERT_EQ(chat.exit.code, 0) << chat.err;
   const size_t half = chat.out.size() / 2;
   EXPECT_EQ(chat.out.substr(0, half), chat.out.substr(half)) << "the same prompt twice, the second after /clear";
@@ -297,7 +306,8 @@ TEST(CommandLine, ChatsFromStandardInput) {
 
 TEST(CommandLine, FlagsBeatTheFile) {
   const support::TempDir dir;
-  const std::string file = dir.write("s.toml", "[server]\nport = 1\nmax_n = 2\n[plugins]\ndirs = [\"" SLUICE_PLUGIN_DIR "\"]\n[models.m]\npath = \"" +
+  const std::string file = dir.write("s.toml", "[server]\nport = 1\nmax_n = 2\n[plugins]\ndirs = [\"" SLUICE_PLUGIN_DIR
+                                               "\"]\n[models.m]\npath = \"" +
                                                    support::tiny_model() + "\"\nbackend = \"mock\"\n");
   support::ServerProcess server(std::vector<std::string>{file, "--port", "0"});
   const auto three = support::post(server.port(), "/v1/completions", R"({"prompt":"x","n":3,"max_tokens":1})");
@@ -307,7 +317,8 @@ TEST(CommandLine, FlagsBeatTheFile) {
 
 TEST(CommandLine, ServeRefusesABadStartAndSaysWhy) {
   const support::TempDir dir;
-  const std::string open = dir.write("open.toml", "[server]\nhost = \"0.0.0.0\"\nport = 0\n[models.m]\npath = \"" + support::tiny_model() + "\"\n");
+  const std::string open = dir.write(
+      "open.toml", "[server]\nhost = \"0.0.0.0\"\nport = 0\n[models.m]\npath = \"" + support::tiny_model() + "\"\n");
   const Finished exposed = sluice({"serve", open});
   EXPECT_NE(exposed.exit.code, 0) << "a public address without a key";
   EXPECT_NE(exposed.err.find("key"), std::string::npos) << exposed.err;

@@ -20,7 +20,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kPatience{20};
 
 bool is_socket(Stage s) {
-  return s == Stage::kSocketHandshake || s == Stage::kSocketMidStream || s == Stage::kSocketCancel || s == Stage::kSocketWhole;
+  return s == Stage::kSocketHandshake || s == Stage::kSocketMidStream || s == Stage::kSocketCancel ||
+         s == Stage::kSocketWhole;
 }
 
 /// What one client is going to do, drawn before it starts.
@@ -65,7 +66,8 @@ class Attempt {
   /// False: this client is done, by itself or at the end of its answer.
   bool on_bytes(std::string_view bytes) {
     if (bytes.empty()) {
-      if (!left_ && !whole_) fail("the server closed, with " + std::to_string(received_.size()) + " characters received");
+      if (!left_ && !whole_)
+        fail("the server closed, with " + std::to_string(received_.size()) + " characters received");
       return false;
     }
     if (left_) return true;
@@ -88,32 +90,48 @@ class Attempt {
     started_ = Clock::now();
     const auto in_a_while = started_ + plan_.leave_after;
     switch (plan_.stage) {
-      case Stage::kConnected: leave_at_ = in_a_while; return;
+      case Stage::kConnected:
+        leave_at_ = in_a_while;
+        return;
       case Stage::kHead:
       case Stage::kHalfBody: {
         const std::string bytes = http_request(true);
         const size_t head = bytes.find("\r\n\r\n") + 4;
-        const size_t n = plan_.stage == Stage::kHead ? 1 + plan_.leave_after_events % (head - 1) : head + (bytes.size() - head) / 2;
+        const size_t n =
+            plan_.stage == Stage::kHead ? 1 + plan_.leave_after_events % (head - 1) : head + (bytes.size() - head) / 2;
         client_.try_send(std::string_view(bytes).substr(0, n));
         leave_at_ = in_a_while;
         return;
       }
       case Stage::kSent:
-      case Stage::kLongPrefill: leave_at_ = in_a_while; [[fallthrough]];
+      case Stage::kLongPrefill:
+        leave_at_ = in_a_while;
+        [[fallthrough]];
       case Stage::kMidStream:
-      case Stage::kWhole: client_.try_send(http_request(true)); return;
-      case Stage::kPending: leave_at_ = in_a_while; [[fallthrough]];
-      case Stage::kWholePending: client_.try_send(http_request(false)); return;
-      case Stage::kSocketHandshake: leave_at_ = in_a_while; [[fallthrough]];
+      case Stage::kWhole:
+        client_.try_send(http_request(true));
+        return;
+      case Stage::kPending:
+        leave_at_ = in_a_while;
+        [[fallthrough]];
+      case Stage::kWholePending:
+        client_.try_send(http_request(false));
+        return;
+      case Stage::kSocketHandshake:
+        leave_at_ = in_a_while;
+        [[fallthrough]];
       case Stage::kSocketMidStream:
       case Stage::kSocketCancel:
-      case Stage::kSocketWhole: client_.try_send(support::upgrade_bytes()); return;
+      case Stage::kSocketWhole:
+        client_.try_send(support::upgrade_bytes());
+        return;
     }
   }
 
   std::string completion(bool stream) const {
-    return R"({"model":"test","prompt":)" + support::tiny_ids(plan_.prompt) + R"(,"temperature":0,"ignore_eos":true,"max_tokens":)" +
-           std::to_string(plan_.max_tokens) + (stream ? R"(,"stream":true})" : "}");
+    return R"({"model":"test","prompt":)" + support::tiny_ids(plan_.prompt) +
+           R"(,"temperature":0,"ignore_eos":true,"max_tokens":)" + std::to_string(plan_.max_tokens) +
+           (stream ? R"(,"stream":true})" : "}");
   }
   std::string http_request(bool stream) const {
     return support::request_bytes("POST", "/v1/completions", completion(stream), {{"Connection", "close"}});
@@ -162,7 +180,8 @@ class Attempt {
   void take_text() {
     if (!finish_.empty() && !event_.text.empty()) return fail("text after the end");
     received_ += event_.text;
-    if (!std::string_view(expected_).starts_with(received_)) return fail("received '" + received_ + "' of '" + expected_ + "'");
+    if (!std::string_view(expected_).starts_with(received_))
+      return fail("received '" + received_ + "' of '" + expected_ + "'");
     if (!event_.finish_reason.empty()) finish_ = event_.finish_reason;
     if (++n_events_ >= plan_.leave_after_events && plan_.stage == Stage::kMidStream) wants_to_leave_ = true;
   }
@@ -180,8 +199,8 @@ class Attempt {
       if (!reader_.complete()) return;
       if (reader_.status() != 101) return fail("no upgrade: " + std::to_string(reader_.status()));
       if (plan_.stage != Stage::kSocketHandshake)
-        client_.try_send(support::client_text(R"({"type":"request","id":"r","method":"POST","path":"/v1/completions","body":)" +
-                                              completion(true) + "}"));
+        client_.try_send(support::client_text(
+            R"({"type":"request","id":"r","method":"POST","path":"/v1/completions","body":)" + completion(true) + "}"));
     }
     frames_.feed(bytes);
     while (problem_.empty() && !whole_) {
@@ -243,8 +262,9 @@ struct Epoll {
 
 const char *stage_name(Stage stage) {
   static constexpr const char *kNames[kStages] = {
-      "connected",        "inside the head",    "inside the body", "right after the request", "long prefill", "mid-stream", "stream=false pending",
-      "socket handshake", "socket mid-stream", "socket cancel",   "whole stream",            "whole answer", "whole socket"};
+      "connected",    "inside the head",      "inside the body",  "right after the request", "long prefill",
+      "mid-stream",   "stream=false pending", "socket handshake", "socket mid-stream",       "socket cancel",
+      "whole stream", "whole answer",         "whole socket"};
   return kNames[static_cast<size_t>(stage)];
 }
 

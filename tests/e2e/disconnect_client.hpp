@@ -11,16 +11,16 @@ namespace sluice::e2e {
 
 /// Where in the life of a request its client goes away. The last three stay to the end.
 enum class Stage : uint8_t {
-  kConnected,      ///< before the first byte
-  kHead,           ///< inside the request head
+  kConnected,  ///< before the first byte
+  kHead,       ///< inside the request head
   kHalfBody,
-  kSent,           ///< right after the request: queued or in prefill
-  kLongPrefill,    ///< while a long prompt is computed in chunks
-  kMidStream,      ///< after some events
-  kPending,        ///< stream=false, before the answer
+  kSent,         ///< right after the request: queued or in prefill
+  kLongPrefill,  ///< while a long prompt is computed in chunks
+  kMidStream,    ///< after some events
+  kPending,      ///< stream=false, before the answer
   kSocketHandshake,
   kSocketMidStream,
-  kSocketCancel,   ///< a cancel frame, then the end is awaited
+  kSocketCancel,  ///< a cancel frame, then the end is awaited
   kWhole,
   kWholePending,
   kSocketWhole,
@@ -42,7 +42,8 @@ struct SoakResult {
 };
 
 /// Plays that many clients against a server whose model "test" echoes its prompt: each asks for a text of its own and
-/// leaves at a random stage by close, reset or half-close. Whatever it received must be an exact prefix of the whole text.
+/// leaves at a random stage by close, reset or half-close. Whatever it received must be an exact prefix of the whole
+/// text.
 SoakResult run_soak(uint16_t port, const SoakOptions &options);
 
 }  // namespace sluice::e2e

@@ -38,8 +38,10 @@ TEST(DisconnectSoak, ReceivedTextIsAPrefixAndNothingStaysBehind) {
   for (const std::string &problem : result.problems) ADD_FAILURE() << problem;
   ASSERT_TRUE(result.problems.empty()) << server.log();
   for (size_t stage = 0; stage < kStages; ++stage)
-    EXPECT_GT(result.attempts.at(static_cast<Stage>(stage)), options.attempts / kStages / 2) << stage_name(static_cast<Stage>(stage));
-  EXPECT_GT(result.cut_streams, options.attempts / 20) << "too few clients left in the middle for the test to say anything";
+    EXPECT_GT(result.attempts.at(static_cast<Stage>(stage)), options.attempts / kStages / 2)
+        << stage_name(static_cast<Stage>(stage));
+  EXPECT_GT(result.cut_streams, options.attempts / 20)
+      << "too few clients left in the middle for the test to say anything";
 
   Gauges gauges = read_gauges(server.port());
   for (int i = 0; i < 100 && !gauges.idle(); ++i) {
@@ -53,14 +55,15 @@ TEST(DisconnectSoak, ReceivedTextIsAPrefixAndNothingStaysBehind) {
   EXPECT_GT(support::metric(metrics, "sluice_cancelled_total"), options.attempts / 20);
   EXPECT_EQ(support::metric(metrics, "sluice_plugin_errors_total"), 0);
 
-  const auto canary = support::post(server.port(), "/v1/completions",
-                                    R"({"model":"test","prompt":)" + support::tiny_ids("canary") + R"(,"temperature":0,"max_tokens":9})");
+  const auto canary = support::post(
+      server.port(), "/v1/completions",
+      R"({"model":"test","prompt":)" + support::tiny_ids("canary") + R"(,"temperature":0,"max_tokens":9})");
   ASSERT_EQ(canary.status, 200) << canary.body;
   EXPECT_NE(canary.body.find("\"canarycan\""), std::string::npos) << canary.body;
   const support::Exit end = server.terminate();
   EXPECT_EQ(end.code, 0) << server.log();
-  std::printf("%u disconnects, %u of them inside a text, %llu characters checked\n", options.attempts, result.cut_streams,
-              static_cast<unsigned long long>(result.characters));
+  std::printf("%u disconnects, %u of them inside a text, %llu characters checked\n", options.attempts,
+              result.cut_streams, static_cast<unsigned long long>(result.characters));
 }
 
 }  // namespace

@@ -21,8 +21,9 @@ support::ServerSetup slow_setup(const std::string &server = {}) {
 }
 
 std::string request(const std::string &prompt, uint32_t max_tokens, bool stream = true) {
-  return R"({"model":"test","prompt":)" + support::tiny_ids(prompt) + R"(,"temperature":0,"ignore_eos":true,"max_tokens":)" +
-         std::to_string(max_tokens) + (stream ? R"(,"stream":true})" : "}");
+  return R"({"model":"test","prompt":)" + support::tiny_ids(prompt) +
+         R"(,"temperature":0,"ignore_eos":true,"max_tokens":)" + std::to_string(max_tokens) +
+         (stream ? R"(,"stream":true})" : "}");
 }
 
 /// Sends SIGTERM and waits until the server says that it drains.
@@ -80,7 +81,8 @@ TEST(Drain, PendingAnswersWithoutStreamFinishToo) {
 TEST(Drain, SocketsHearOfItAndFinish) {
   support::ServerProcess server(slow_setup());
   support::WsClient socket(server.port());
-  socket.send(R"({"type":"request","id":"a","method":"POST","path":"/v1/completions","body":)" + request("socket", 40) + "}");
+  socket.send(R"({"type":"request","id":"a","method":"POST","path":"/v1/completions","body":)" + request("socket", 40) +
+              "}");
   std::string text;
   bool goaway = false, done = false, refused = false;
   uint16_t code = 0;
@@ -98,7 +100,8 @@ TEST(Drain, SocketsHearOfItAndFinish) {
       text += event.text;
     } else if (type == "goaway") {
       goaway = true;
-      socket.send(R"({"type":"request","id":"b","method":"POST","path":"/v1/completions","body":)" + request("late", 4) + "}");
+      socket.send(R"({"type":"request","id":"b","method":"POST","path":"/v1/completions","body":)" +
+                  request("late", 4) + "}");
     } else if (type == "error") {
       refused = message.at("id") == "b" && message.at("status") == 503;
     } else if (type == "done") {

@@ -29,8 +29,14 @@ struct Answer {
 };
 
 std::string body(const std::string &prompt, uint64_t seed, uint32_t max_tokens = 48) {
-  return json::serialize(json::object{{"model", "test"}, {"prompt", prompt}, {"seed", seed}, {"temperature", 0.8},
-                                      {"top_p", 0.95}, {"max_tokens", max_tokens}, {"ignore_eos", true}, {"logprobs", 1}});
+  return json::serialize(json::object{{"model", "test"},
+                                      {"prompt", prompt},
+                                      {"seed", seed},
+                                      {"temperature", 0.8},
+                                      {"top_p", 0.95},
+                                      {"max_tokens", max_tokens},
+                                      {"ignore_eos", true},
+                                      {"logprobs", 1}});
 }
 
 Answer ask(uint16_t port, const std::string &body) {
@@ -40,7 +46,8 @@ Answer ask(uint16_t port, const std::string &body) {
   Answer answer;
   answer.text = choice.at("text").as_string();
   for (const auto &token : choice.at("logprobs").at("tokens").as_array()) answer.tokens.emplace_back(token.as_string());
-  for (const auto &value : choice.at("logprobs").at("token_logprobs").as_array()) answer.logprobs.push_back(value.to_number<double>());
+  for (const auto &value : choice.at("logprobs").at("token_logprobs").as_array())
+    answer.logprobs.push_back(value.to_number<double>());
   return answer;
 }
 
@@ -82,12 +89,14 @@ TEST(SameSeed, AnotherServerGivesTheSame) {
 
 TEST(SameSeed, AnotherSeedGivesAnotherText) {
   const support::ServerProcess server(cpu_setup());
-  EXPECT_NE(ask(server.port(), body("Once upon a time", 42)).tokens, ask(server.port(), body("Once upon a time", 43)).tokens);
+  EXPECT_NE(ask(server.port(), body("Once upon a time", 42)).tokens,
+            ask(server.port(), body("Once upon a time", 43)).tokens);
 }
 
 TEST(SameSeed, AnswersOfOneRequestDifferAndRepeat) {
   const support::ServerProcess server(cpu_setup());
-  const std::string request = R"({"model":"test","prompt":"Once","seed":5,"temperature":0.8,"max_tokens":24,"n":3,"ignore_eos":true})";
+  const std::string request =
+      R"({"model":"test","prompt":"Once","seed":5,"temperature":0.8,"max_tokens":24,"n":3,"ignore_eos":true})";
   const auto texts = [&] {
     std::vector<std::string> out(3);
     const auto response = support::post(server.port(), "/v1/completions", request);

@@ -31,9 +31,14 @@ std::vector<Vector> vectors() {
       {"two codings", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n"), "0\r\n\r\n"},
       {"a quoted coding", post("Transfer-Encoding: \"chunked\"\r\n"), "0\r\n\r\n"},
       {"xchunked", post("Transfer-Encoding: xchunked\r\n"), "0\r\n\r\n"},
-      {"a vertical tab before the coding", post("Transfer-Encoding: \x0b" "chunked\r\n"), "0\r\n\r\n"},
+      {"a vertical tab before the coding",
+       post("Transfer-Encoding: \x0b"
+            "chunked\r\n"),
+       "0\r\n\r\n"},
       {"chunked in HTTP/1.0",
-       "POST /tokenize HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\n\r\n"},
+       "POST /tokenize HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+       "chunked\r\n\r\n",
+       "0\r\n\r\n"},
       {"two equal lengths", post("Content-Length: 2\r\nContent-Length: 2\r\n"), "{}"},
       {"two lengths", post("Content-Length: 2\r\nContent-Length: 7\r\n"), "{}"},
       {"a list of lengths", post("Content-Length: 2, 2\r\n"), "{}"},

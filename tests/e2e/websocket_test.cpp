@@ -15,8 +15,8 @@ namespace {
 namespace json = boost::json;
 
 std::string completion(const std::string &prompt, uint32_t max_tokens) {
-  return R"({"model":"test","prompt":)" + support::tiny_ids(prompt) + R"(,"temperature":0,"ignore_eos":true,"max_tokens":)" +
-         std::to_string(max_tokens) + "}";
+  return R"({"model":"test","prompt":)" + support::tiny_ids(prompt) +
+         R"(,"temperature":0,"ignore_eos":true,"max_tokens":)" + std::to_string(max_tokens) + "}";
 }
 std::string request(const std::string &id, const std::string &body, const std::string &path = "/v1/completions") {
   return R"({"type":"request","id":")" + id + R"(","method":"POST","path":")" + path + R"(","body":)" + body + "}";
@@ -109,8 +109,9 @@ TEST_F(WebSocket, DoneCarriesFinishReasonAndUsage) {
 
 TEST_F(WebSocket, ChatsToo) {
   support::WsClient socket(server_.port());
-  socket.send(request("c", R"({"model":"test","messages":[{"role":"user","content":"hi"}],"max_tokens":4,"ignore_eos":true})",
-                      "/v1/chat/completions"));
+  socket.send(
+      request("c", R"({"model":"test","messages":[{"role":"user","content":"hi"}],"max_tokens":4,"ignore_eos":true})",
+              "/v1/chat/completions"));
   const auto event = receive(socket, "event");
   EXPECT_EQ(event.at("data").at("object"), "chat.completion.chunk");
   EXPECT_EQ(receive(socket, "done").at("id"), "c");
@@ -120,7 +121,8 @@ TEST_F(WebSocket, RunsManyAtOnceAndMixesNothing) {
   support::WsClient socket(server_.port());
   std::map<std::string, std::string> text;
   std::map<std::string, uint64_t> seq;
-  for (int i = 0; i < 12; ++i) socket.send(request("r" + std::to_string(i), completion("p" + std::to_string(i) + "x", 30)));
+  for (int i = 0; i < 12; ++i)
+    socket.send(request("r" + std::to_string(i), completion("p" + std::to_string(i) + "x", 30)));
   for (size_t open = 12; open > 0;) {
     const auto message = receive(socket);
     if (message.at("type") == "hello" || message.at("type") == "accepted") continue;
@@ -240,13 +242,18 @@ TEST_F(WebSocket, ClosesOnWhatTheFramingForbids) {
     return socket.close_code();
   };
   using support::client_frame;
-  const std::set<int> protocol_error{1002, 1006};  // some are answered by a close frame, some by the end of the connection
-  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, support::kText, "{}"}, support::Mask::kNo)))) << "unmasked";
-  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 4, support::kText, "{}"})))) << "RSV1 without an extension";
+  const std::set<int> protocol_error{1002,
+                                     1006};  // some are answered by a close frame, some by the end of the connection
+  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, support::kText, "{}"}, support::Mask::kNo))))
+      << "unmasked";
+  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 4, support::kText, "{}"}))))
+      << "RSV1 without an extension";
   EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, 3, "{}"})))) << "a reserved opcode";
   EXPECT_TRUE(protocol_error.contains(code_after(client_frame({false, 0, support::kPing, ""})))) << "a fragmented ping";
-  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, support::kPing, std::string(126, 'a')})))) << "a long ping";
-  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, support::kContinuation, "{}"})))) << "a continuation of nothing";
+  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, support::kPing, std::string(126, 'a')}))))
+      << "a long ping";
+  EXPECT_TRUE(protocol_error.contains(code_after(client_frame({true, 0, support::kContinuation, "{}"}))))
+      << "a continuation of nothing";
   EXPECT_EQ(code_after(client_frame({true, 0, support::kText, "\xc3\x28"})), 1007) << "invalid UTF-8";
   EXPECT_EQ(code_after(client_frame({true, 0, support::kBinary, "{}"})), 1003);
   EXPECT_EQ(code_after(client_frame({true, 0, support::kText, std::string(2 << 20, ' ')})), 1009) << "2 MiB";

@@ -83,7 +83,8 @@ size_t ResponseReader::feed(std::string_view in) {
         used = in.size();
         break;
       case State::kComplete:
-      case State::kBroken: break;
+      case State::kBroken:
+        break;
     }
   }
   return used;
@@ -102,7 +103,8 @@ void ResponseReader::on_line() {
       if (line.empty()) return on_head();
       if (status_ == 0) {
         uint64_t code = 0;
-        if (!line.starts_with("HTTP/1.1 ") || line.size() < 12 || !parse_number(std::string_view(line).substr(9, 3), 10, code))
+        if (!line.starts_with("HTTP/1.1 ") || line.size() < 12 ||
+            !parse_number(std::string_view(line).substr(9, 3), 10, code))
           return fail("not a status line: " + line.substr(0, 80));
         status_ = static_cast<int>(code);
         return;

@@ -8,8 +8,8 @@
 
 namespace sluice::support {
 
-/// Reads one HTTP/1.1 response as its bytes arrive. Made for a client that shares two cores with the server it measures:
-/// each body byte is copied once.
+/// Reads one HTTP/1.1 response as its bytes arrive. Made for a client that shares two cores with the server it
+/// measures: each body byte is copied once.
 class ResponseReader {
  public:
   /// Takes bytes off the front of `in` and says how many. Stops at the end of the response.
@@ -31,7 +31,17 @@ class ResponseReader {
   void reset(bool expect_no_body = false);
 
  private:
-  enum class State : uint8_t { kHead, kLength, kChunkSize, kChunkData, kChunkEnd, kTrailer, kUntilClose, kComplete, kBroken };
+  enum class State : uint8_t {
+    kHead,
+    kLength,
+    kChunkSize,
+    kChunkData,
+    kChunkEnd,
+    kTrailer,
+    kUntilClose,
+    kComplete,
+    kBroken
+  };
   void fail(std::string why);
   void on_head();
   bool take_line(std::string_view in, size_t &used);

@@ -85,12 +85,26 @@ class Walk {
       }
       if (++i == raw.size()) return false;
       switch (raw[i]) {
-        case 'n': out += '\n'; break;
-        case 't': out += '\t'; break;
-        case 'r': out += '\r'; break;
-        case 'b': out += '\b'; break;
-        case 'f': out += '\f'; break;
-        case '"': case '\\': case '/': out += raw[i]; break;
+        case 'n':
+          out += '\n';
+          break;
+        case 't':
+          out += '\t';
+          break;
+        case 'r':
+          out += '\r';
+          break;
+        case 'b':
+          out += '\b';
+          break;
+        case 'f':
+          out += '\f';
+          break;
+        case '"':
+        case '\\':
+        case '/':
+          out += raw[i];
+          break;
         case 'u': {
           uint32_t c = 0, low = 0;
           if (!hex4(raw, i + 1, c)) return false;
@@ -103,7 +117,8 @@ class Walk {
           append_utf8(out, c);
           break;
         }
-        default: return false;
+        default:
+          return false;
       }
     }
     return true;
@@ -139,8 +154,10 @@ class Walk {
 
   bool skip() {
     switch (peek()) {
-      case '{': return object([this](std::string_view) { return skip(); });
-      case '[': return array([this] { return skip(); });
+      case '{':
+        return object([this](std::string_view) { return skip(); });
+      case '[':
+        return array([this] { return skip(); });
       case '"': {
         std::string_view ignored;
         return raw_string(ignored);
@@ -159,7 +176,8 @@ class Walk {
     if (key == "error") event_.has_error = true;
     if (key == "usage" && peek() == '{') {
       event_.has_usage = true;
-      return object([this](std::string_view k) { return k == "completion_tokens" ? number(event_.completion_tokens) : skip(); });
+      return object(
+          [this](std::string_view k) { return k == "completion_tokens" ? number(event_.completion_tokens) : skip(); });
     }
     return skip();
   }

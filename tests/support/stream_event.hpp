@@ -14,7 +14,7 @@ struct StreamEvent {
   std::string text;           ///< of all choices, unescaped
   std::string finish_reason;  ///< "" when null or absent
   std::string id;
-  bool has_usage = false;     ///< usage is an object
+  bool has_usage = false;  ///< usage is an object
   uint32_t completion_tokens = 0;
   bool has_error = false;
 };

@@ -11,7 +11,8 @@ namespace {
 
 TEST(ResponseReader, ReadsTheSameInPiecesOfAnySize) {
   const std::string bytes =
-      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b c\r\n\r\n5\r\ndata:\r\n1a\r\n one\n\ndata: two\n\ndata: [DO\r\n6\r\nNE]\n\n\n\r\n0\r\n\r\n";
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b c\r\n\r\n5\r\ndata:\r\n1a\r\n one\n\ndata: two\n\ndata: "
+      "[DO\r\n6\r\nNE]\n\n\n\r\n0\r\n\r\n";
   for (size_t piece = 1; piece <= bytes.size(); ++piece) {
     ResponseReader reader;
     for (size_t at = 0; at < bytes.size(); at += piece) reader.feed(std::string_view(bytes).substr(at, piece));
@@ -63,13 +64,15 @@ TEST(SseReader, CutsEventsAndCountsTheRest) {
 TEST(StreamEvent, ReadsCompletionsAndChats) {
   StreamEvent e;
   ASSERT_TRUE(parse_stream_event(
-      R"({"id":"cmpl-1","choices":[{"index":3,"text":"a\"\\\n\u00e9\ud83d\ude00","logprobs":{"tokens":["]}"]},"finish_reason":"stop"}],"usage":null})", e));
+      R"({"id":"cmpl-1","choices":[{"index":3,"text":"a\"\\\n\u00e9\ud83d\ude00","logprobs":{"tokens":["]}"]},"finish_reason":"stop"}],"usage":null})",
+      e));
   EXPECT_EQ(e.id, "cmpl-1");
   EXPECT_EQ(e.index, 3u);
   EXPECT_EQ(e.text, "a\"\\\n\xc3\xa9\xf0\x9f\x98\x80");
   EXPECT_EQ(e.finish_reason, "stop");
   EXPECT_FALSE(e.has_usage);
-  ASSERT_TRUE(parse_stream_event(R"( {"choices":[{"delta":{"role":"assistant","content":"hi"},"finish_reason":null}]} )", e));
+  ASSERT_TRUE(
+      parse_stream_event(R"( {"choices":[{"delta":{"role":"assistant","content":"hi"},"finish_reason":null}]} )", e));
   EXPECT_EQ(e.text, "hi");
   EXPECT_EQ(e.finish_reason, "");
   ASSERT_TRUE(parse_stream_event(R"({"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":42}})", e));

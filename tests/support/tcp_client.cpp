@@ -75,7 +75,8 @@ void TcpClient::abort() {
   close();
 }
 
-std::string request_bytes(std::string_view method, std::string_view path, std::string_view body, const Headers &headers) {
+std::string request_bytes(std::string_view method, std::string_view path, std::string_view body,
+                          const Headers &headers) {
   std::string out = std::string(method) + ' ' + std::string(path) + " HTTP/1.1\r\nHost: 127.0.0.1\r\n";
   bool typed = false;
   for (const auto &[name, value] : headers) {

@@ -13,8 +13,8 @@ namespace sluice::support {
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-/// A blocking connection to a port of the loopback, with a limit on every wait. Throws std::runtime_error when the other
-/// side is not there or is late: a test that waits for ever says nothing.
+/// A blocking connection to a port of the loopback, with a limit on every wait. Throws std::runtime_error when the
+/// other side is not there or is late: a test that waits for ever says nothing.
 class TcpClient {
  public:
   explicit TcpClient(uint16_t port);
@@ -23,8 +23,8 @@ class TcpClient {
   TcpClient &operator=(TcpClient &&) = delete;
 
   int fd() const { return fd_; }
-  void send(std::string_view bytes);        ///< all of it
-  bool try_send(std::string_view bytes);    ///< false: the peer has closed
+  void send(std::string_view bytes);      ///< all of it
+  bool try_send(std::string_view bytes);  ///< false: the peer has closed
   /// What has arrived, at least one byte; "" when the peer has closed or reset.
   std::string receive(std::chrono::milliseconds patience = std::chrono::seconds(20));
   /// Everything up to the peer's close.
@@ -69,9 +69,9 @@ class EventStream {
     std::vector<std::string> text;    ///< by choice
     std::vector<std::string> finish;  ///< by choice
     size_t n_events = 0;
-    bool done = false;                ///< [DONE] came last
+    bool done = false;  ///< [DONE] came last
     bool error = false;
-    uint32_t completion_tokens = 0;   ///< from a usage event
+    uint32_t completion_tokens = 0;  ///< from a usage event
   };
   Whole read_all();
 

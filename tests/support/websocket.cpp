@@ -54,8 +54,10 @@ WsClient::WsClient(uint16_t port, const Headers &headers) : client_(port) {
   std::string left;
   const Response response = read_response(client_, left);
   handshake_ = response.reader;
-  if (response.status != 101) throw std::runtime_error("no upgrade: " + std::to_string(response.status) + ' ' + response.body);
-  if (response.header("sec-websocket-accept") != kUpgradeAccept) throw std::runtime_error("a wrong sec-websocket-accept");
+  if (response.status != 101)
+    throw std::runtime_error("no upgrade: " + std::to_string(response.status) + ' ' + response.body);
+  if (response.header("sec-websocket-accept") != kUpgradeAccept)
+    throw std::runtime_error("a wrong sec-websocket-accept");
   reader_.feed(left);
 }
 
@@ -77,7 +79,8 @@ std::optional<Frame> WsClient::receive(std::chrono::milliseconds patience) {
 
 uint16_t close_code_of(const Frame &close) {
   if (close.payload.size() < 2) return 1005;
-  return static_cast<uint16_t>(static_cast<unsigned char>(close.payload[0]) << 8 | static_cast<unsigned char>(close.payload[1]));
+  return static_cast<uint16_t>(static_cast<unsigned char>(close.payload[0]) << 8 |
+                               static_cast<unsigned char>(close.payload[1]));
 }
 
 uint16_t WsClient::close_code() {

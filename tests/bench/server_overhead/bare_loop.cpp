@@ -44,9 +44,10 @@ class BareSession : public std::enable_shared_from_this<BareSession> {
 
   void send_event() {
     if (left_-- == 0) return send_end();
-    asio::async_write(socket_, http::make_chunk(asio::buffer(event_)), [self = shared_from_this()](error_code ec, size_t) {
-      if (!ec) self->send_event();
-    });
+    asio::async_write(socket_, http::make_chunk(asio::buffer(event_)),
+                      [self = shared_from_this()](error_code ec, size_t) {
+                        if (!ec) self->send_event();
+                      });
   }
 
   void send_end() {

@@ -22,9 +22,9 @@ constexpr int kPatienceMs = 30'000;
   throw std::runtime_error("stream " + std::to_string(stream) + ": " + what);
 }
 
-std::chrono::nanoseconds thread_cpu() {
+std::chrono::nanoseconds cpu_of(clockid_t clock) {
   timespec t{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  ::clock_gettime(clock, &t);
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
 }
 
@@ -98,7 +98,7 @@ struct Epoll {
 
 }  // namespace
 
-RoundResult run_streams(uint16_t port, const std::vector<StreamPlan> &plans, bool same_bytes) {
+RoundResult run_streams(uint16_t port, pid_t server, const std::vector<StreamPlan> &plans, bool same_bytes) {
   const Epoll epoll;
   std::vector<std::unique_ptr<Stream>> streams;
   for (size_t i = 0; i < plans.size(); ++i) {
@@ -110,7 +110,10 @@ RoundResult run_streams(uint16_t port, const std::vector<StreamPlan> &plans, boo
   }
   std::string buffer(kReadBytes, '\0');
   std::vector<epoll_event> ready(plans.size());
-  const auto cpu = thread_cpu();
+  clockid_t server_clock{};
+  if (::clock_getcpuclockid(server, &server_clock) != 0) throw std::runtime_error("the server is gone");
+  uint64_t reads = 0;
+  const auto client_cpu = cpu_of(CLOCK_THREAD_CPUTIME_ID), server_cpu = cpu_of(server_clock);
   const auto begin = std::chrono::steady_clock::now();
   for (const auto &stream : streams) stream->begin();
   for (size_t open = streams.size(); open > 0;) {
@@ -122,14 +125,17 @@ RoundResult run_streams(uint16_t port, const std::vector<StreamPlan> &plans, boo
       const ssize_t got = ::recv(stream.fd(), buffer.data(), buffer.size(), MSG_DONTWAIT);
       if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
       if (got <= 0) fail(ready[static_cast<size_t>(i)].data.u64, "the server closed the connection");
+      ++reads;
       if (!stream.take({buffer.data(), static_cast<size_t>(got)})) continue;
       ::epoll_ctl(epoll.fd, EPOLL_CTL_DEL, stream.fd(), nullptr);
       --open;
     }
   }
   RoundResult result;
+  result.reads = reads;
   result.elapsed = std::chrono::steady_clock::now() - begin;
-  result.client_cpu = thread_cpu() - cpu;
+  result.client_cpu = cpu_of(CLOCK_THREAD_CPUTIME_ID) - client_cpu;
+  result.server_cpu = cpu_of(server_clock) - server_cpu;
   for (const auto &stream : streams) result.events += stream->tokens();
   result.sample_event = streams[0]->sample();
   return result;

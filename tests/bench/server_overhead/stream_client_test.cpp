@@ -54,7 +54,7 @@ const std::string kEnd = event("", "\"length\"") + "data: [DONE]\n\n";
 
 uint64_t events_of(const std::string &body) {
   const Liar liar("HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
-  return run_streams(liar.port(), {{"GET / HTTP/1.1\r\n\r\n", "ab", 3}}, false).events;
+  return run_streams(liar.port(), ::getpid(), {{"GET / HTTP/1.1\r\n\r\n", "ab", 3}}, false).events;
 }
 
 TEST(StreamClient, CountsWhatIsRight) {
@@ -64,22 +64,23 @@ TEST(StreamClient, CountsWhatIsRight) {
 
 TEST(StreamClient, StopsAtEveryFault) {
   for (const std::string &body : {
-           event("a") + event("b") + kEnd,                                    // lost
-           event("a") + event("b") + event("b") + event("a") + kEnd,          // doubled
-           event("b") + event("a") + event("b") + kEnd,                       // not in order
-           event("ab") + event("a") + kEnd,                                   // two tokens in one event
-           event("a") + event("b") + event("a") + event("b") + kEnd,          // too many
-           event("a") + event("b") + event("a"),                              // no end
-           event("a") + event("b") + event("a") + "data: [DONE]\n\n",         // no finish_reason
-           event("a") + event("b") + event("a", "\"stop\"") + kEnd,           // a wrong finish_reason
-           event("a") + event("b") + event("a") + kEnd + event("b"),          // text behind the end
-           event("a") + "nonsense\n\n" + event("b") + event("a") + kEnd,      // no event
+           event("a") + event("b") + kEnd,                                             // lost
+           event("a") + event("b") + event("b") + event("a") + kEnd,                   // doubled
+           event("b") + event("a") + event("b") + kEnd,                                // not in order
+           event("ab") + event("a") + kEnd,                                            // two tokens in one event
+           event("a") + event("b") + event("a") + event("b") + kEnd,                   // too many
+           event("a") + event("b") + event("a"),                                       // no end
+           event("a") + event("b") + event("a") + "data: [DONE]\n\n",                  // no finish_reason
+           event("a") + event("b") + event("a", "\"stop\"") + kEnd,                    // a wrong finish_reason
+           event("a") + event("b") + event("a") + kEnd + event("b"),                   // text behind the end
+           event("a") + "nonsense\n\n" + event("b") + event("a") + kEnd,               // no event
            event("a") + "data: {\"choices\":[}\n\n" + event("b") + event("a") + kEnd,  // no JSON
            std::string("data: {\"error\":{\"message\":\"x\"}}\n\n"),
        })
     EXPECT_THROW(events_of(body), std::runtime_error) << body;
   const Liar refusing("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
-  EXPECT_THROW(run_streams(refusing.port(), {{"GET / HTTP/1.1\r\n\r\n", "ab", 3}}, false), std::runtime_error);
+  EXPECT_THROW(run_streams(refusing.port(), ::getpid(), {{"GET / HTTP/1.1\r\n\r\n", "ab", 3}}, false),
+               std::runtime_error);
 }
 
 }  // namespace
