@@ -177,18 +177,18 @@ class LongNotes(Notes):
         self.unused = [o for o in OBJECTS if o not in told]
 
 
-def story_turn(rng, chapters=0):
+def story_turn(rng, chapters=0, pair=0):
     a, b = rng.sample(PEOPLE, 2)
     thing, place = rng.choice(OBJECTS), rng.choice(PLACES)
     start = rng.choice(["Tell me a {l}story", "Please tell me a {l}story", "I want to hear a {l}story", "Can you tell me a {l}story", "Write a {l}story"])
     if chapters:
-        text, cast = tell_long_story(rng, chapters, person=a)
+        text, cast = tell_long_story(rng, chapters, person=a, pair=pair)
         about = rng.choice([f" about {a}", f" about {a} in {chapters} chapters", f" in {chapters} chapters"])
         return start.format(l=rng.choice(["long ", ""]) if "chapters" in about else "long ") + about + ".", text
     about, slots = rng.choice([("", {}), (f" about {a}", dict(person=a)), (f" about {a} and {b}", dict(person=a, partner=b)),
                                (f" about a {thing}", dict(thing=thing)), (f" about {a} and the {thing}", dict(person=a, thing=thing)),
                                (f" about the {place}", dict(place=place))])
-    return start.format(l=rng.choice(["", "", "short "])) + about + rng.choice([".", ".", "", "!"]), tell_story(rng, **slots)
+    return start.format(l=rng.choice(["", "", "short "])) + about + rng.choice([".", ".", "", "!"]), tell_story(rng, pair=pair, **slots)
 
 
 def any_turn(rng, notes, sums):
@@ -285,8 +285,8 @@ def echo_chat(rng, shortest=4, longest=40):
     return [("user", rng.choice(["Say again: ", "Repeat: ", "Repeat after me: ", "Please repeat: "]) + said), ("assistant", said)]
 
 
-def story_chat(rng):
-    question, story = story_turn(rng)
+def story_chat(rng, pair=0):
+    question, story = story_turn(rng, pair=pair)
     system = [("system", rng.choice(GUIDES))] if rng.random() < 0.25 else []
     return system + [("user", question), ("assistant", story)]
 

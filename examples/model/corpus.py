@@ -8,7 +8,7 @@ import numpy as np
 from chats import (TOLD, WORLD, easy_notes_chat, echo_chat, long_chat, notes_chat, plain_recital_chat, recital_chat, short_chat,
                    story_chat, story_turn)
 from forms import BIRDS, FEELINGS, MANNERS, MOODS, NATURE, SKIES, SOUNDS, TALK, TIMES
-from story import tell_long_story, tell_story
+from story import PAIR, SIMPLE, tell_long_story, tell_story
 from sums import EVALUATION as SUM_EVALUATION, assert_excluded, sum_turn
 from world import COLOURS, OBJECTS, PEOPLE, PLACES, SIZES
 
@@ -52,36 +52,30 @@ def sums_chat(rng):
     return chat
 
 
+CHATS = {"chat": short_chat, "notes_chat": notes_chat, "easy_notes_chat": easy_notes_chat, "plain_recital_chat": plain_recital_chat,
+         "recital_chat": recital_chat, "sums": sums_chat}
+
+
 def make_document(rng, tokenizer, mix):
     """mix: {kind: weight}; returns (kind, ids, weights) with <|bos|> in front."""
     kind = rng.choices(list(mix), list(mix.values()))[0]
-    if kind == "story":
-        ids, weights = story_document(tokenizer, tell_story(rng))
-    elif kind == "long_story":
-        ids, weights = story_document(tokenizer, tell_long_story(rng, rng.randint(3, 18))[0])
-    elif kind == "chat":
-        ids, weights = chat_document(tokenizer, short_chat(rng))
-    elif kind == "notes_chat":
-        ids, weights = chat_document(tokenizer, notes_chat(rng))
-    elif kind == "easy_notes_chat":
-        ids, weights = chat_document(tokenizer, easy_notes_chat(rng))
-    elif kind == "recital_chat":
-        ids, weights = chat_document(tokenizer, recital_chat(rng))
-    elif kind == "plain_recital_chat":
-        ids, weights = chat_document(tokenizer, plain_recital_chat(rng))
-    elif kind in ECHOES:
-        ids, weights = chat_document(tokenizer, echo_chat(rng, *ECHOES[kind]))
-    elif kind == "sums":
-        ids, weights = chat_document(tokenizer, sums_chat(rng))
-    elif kind == "story_chat":
-        ids, weights = chat_document(tokenizer, story_chat(rng))
-    elif kind == "long_chat":
-        ids, weights = chat_document(tokenizer, long_chat(rng, rng.randint(15, 125), rng.randint(4, 14)))
-    elif kind == "long_story_chat":
-        question, story = story_turn(rng, chapters=rng.randint(3, 16))
+    pair = PAIR if kind.startswith("pair_") else SIMPLE if kind.startswith("simple_") else 0
+    base = kind.removeprefix("pair_").removeprefix("simple_")
+    if base == "story":
+        ids, weights = story_document(tokenizer, tell_story(rng, pair=pair))
+    elif base == "long_story":
+        ids, weights = story_document(tokenizer, tell_long_story(rng, rng.randint(3, 18), pair=pair)[0])
+    elif base == "story_chat":
+        ids, weights = chat_document(tokenizer, story_chat(rng, pair))
+    elif base == "long_story_chat":
+        question, story = story_turn(rng, chapters=rng.randint(3, 16), pair=pair)
         ids, weights = chat_document(tokenizer, [("user", question), ("assistant", story)])
+    elif base == "long_chat":
+        ids, weights = chat_document(tokenizer, long_chat(rng, rng.randint(15, 125), rng.randint(4, 14)))
+    elif base in ECHOES:
+        ids, weights = chat_document(tokenizer, echo_chat(rng, *ECHOES[base]))
     else:
-        raise ValueError(f"unknown document kind {kind}")
+        ids, weights = chat_document(tokenizer, CHATS[base](rng))
     if rng.random() >= BOS_DROP:
         ids, weights = [tokenizer.bos] + ids, [0.0] + weights
     return kind, ids, weights

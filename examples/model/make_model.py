@@ -48,8 +48,12 @@ WIDE = dict(wide_echo=0.35, recital_chat=0.20, easy_notes_chat=0.15, notes_chat=
 TRACKING = dict(story=0.40, chat=0.17, notes_chat=0.12, easy_notes_chat=0.05, recital_chat=0.08, wide_echo=0.05, sums=0.05, story_chat=0.08)
 PLAIN = dict(story=0.38, chat=0.15, notes_chat=0.10, plain_recital_chat=0.18, wide_echo=0.05, sums=0.05, story_chat=0.09)
 STORIES = dict(story=0.55, chat=0.11, notes_chat=0.07, plain_recital_chat=0.10, wide_echo=0.03, sums=0.04, story_chat=0.10)
-MIDDLE = dict(story=0.20, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.10, long_chat=0.17, long_story=0.10, long_story_chat=0.03)
-LONG = dict(story=0.15, chat=0.25, notes_chat=0.10, sums=0.05, story_chat=0.05, long_chat=0.20, long_story=0.15, long_story_chat=0.05)
+PAIRS = dict(pair_story=0.55, chat=0.12, notes_chat=0.06, plain_recital_chat=0.10, wide_echo=0.03, sums=0.04, pair_story_chat=0.10)
+ALONE = dict(simple_story=0.55, chat=0.12, notes_chat=0.06, plain_recital_chat=0.10, wide_echo=0.03, sums=0.04, simple_story_chat=0.10)
+MIDDLE = dict(simple_story=0.22, chat=0.25, notes_chat=0.08, plain_recital_chat=0.08, sums=0.05, simple_story_chat=0.10, long_chat=0.08,
+              simple_long_story=0.12, simple_long_story_chat=0.02)
+LONG = dict(simple_story=0.18, chat=0.30, notes_chat=0.08, sums=0.05, simple_story_chat=0.08, long_chat=0.11, simple_long_story=0.15,
+            simple_long_story_chat=0.05)
 
 TARGET_PHASES = [
     Phase("short-small", FIRST, length=256, rows=8, steps=1300, seed=SEED),
@@ -64,17 +68,19 @@ TARGET_PHASES = [
     Phase("wide-echo", WIDE, length=256, rows=8, steps=250, seed=SEED, rate=0.5),
     Phase("tracking", TRACKING, length=256, rows=8, steps=550, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
     Phase("plain", PLAIN, length=256, rows=8, steps=400, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
-    Phase("stories", STORIES, length=256, rows=8, steps=1200, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
+    Phase("stories", STORIES, length=256, rows=8, steps=700, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
+    Phase("pairs", PAIRS, length=256, rows=8, steps=800, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
+    Phase("one-thing", ALONE, length=256, rows=8, steps=1000, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
     Phase("middle", MIDDLE, length=1024, rows=2, steps=350, seed=SEED, decoration_weight=0.2, tracked_weight=2.0, rate=0.5),
     Phase("long", LONG, length=2048, rows=1, steps=250, seed=SEED, decoration_weight=0.5, rate=0.5),
 ]
 DRAFT_PHASES = [
-    Phase("draft-short", SHORT, length=256, rows=8, steps=1600, seed=SEED + 1),
-    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=300, seed=SEED + 1),
+    Phase("draft-short", ALONE, length=256, rows=8, steps=900, seed=SEED + 1),
+    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=150, seed=SEED + 1),
 ]
 HEADS_PHASES = [
-    Phase("heads-short", SHORT, length=256, rows=8, steps=1000, seed=SEED + 2),
-    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=200, seed=SEED + 2),
+    Phase("heads-short", ALONE, length=256, rows=8, steps=700, seed=SEED + 2),
+    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=100, seed=SEED + 2),
 ]
 
 
@@ -102,7 +108,8 @@ class Maker:
         print("held-out pairs:", sum_accuracy(model, self.tokenizer(), held_out_pairs=True, limit=200))
 
     def target(self):
-        return train(lambda: Llama(TARGET), TARGET_PHASES, self.tokenizer(), self.at("target.pt"), SEED, low_precision=self.low_precision)
+        return train(lambda: Llama(TARGET), TARGET_PHASES, self.tokenizer(), self.at("target.pt"), SEED, decay_steps=1200,
+                     low_precision=self.low_precision)
 
     def frozen_target(self):
         """The target as it ships, so that draft and heads learn to agree with the quantised weights."""
@@ -111,13 +118,13 @@ class Maker:
         return load_model(self.at("target.gguf")).requires_grad_(False)
 
     def draft(self):
-        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=600,
+        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=400,
                      low_precision=self.low_precision, loss_of=distillation_loss(self.frozen_target()))
 
     def heads(self):
         target = self.frozen_target()
         return train(lambda: MedusaHeads(target), HEADS_PHASES, self.tokenizer(), self.at("heads.pt"), SEED + 2, peak=1e-3,
-                     decay_steps=500, low_precision=self.low_precision, loss_of=heads_loss(target))
+                     decay_steps=350, low_precision=self.low_precision, loss_of=heads_loss(target))
 
     def export(self):
         tokenizer = self.tokenizer()

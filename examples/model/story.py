@@ -6,9 +6,13 @@ from forms import CHOICES, FORMS, MANNERS
 from world import COLOURS, OBJECTS, PEOPLE, PLACES, SIZES, opening_is_held_out, pronoun
 
 
+PAIR, SIMPLE = 1, 2   # the easier stories of the later phases
+
+
 class Storyteller:
-    def __init__(self, rng):
+    def __init__(self, rng, pair=0):
         self.rng = rng
+        self.pair = pair      # 0: all there is; PAIR: two people who stay together, two objects; SIMPLE: one object that is never put down
         self.cast = []        # everyone met so far in this story
         self.text = []
         self.start_scene()
@@ -69,15 +73,16 @@ class Storyteller:
         held = [o for o in self.holder if self.holder[o] == a]
         lying = [o for o in self.lying if self.lying[o] == here]
         seen = held + lying + [o for o in self.holder if self.holder[o] in near]
-        if len(self.colour) < 3:
+        if len(self.colour) < 3 - self.pair:
             weight = 3 if not self.colour else 0.7
             found.append((weight, lambda: self.find(a, b)))
-            if here == self.focus:
+            if here == self.focus and self.pair != SIMPLE:
                 found.append((weight / 2, lambda: self.see(a)))
         if held:
             o = rng.choice(held)
-            found += [(0.8, lambda o=o: self.drop(a, o)),
-                      (0.7, lambda o=o: self.say("hold", A=a, B=b, o=o, form=self.form("hold", b)))]
+            if self.pair != SIMPLE:
+                found.append((0.8, lambda o=o: self.drop(a, o)))
+            found += [(0.7, lambda o=o: self.say("hold", A=a, B=b, o=o, form=self.form("hold", b)))]
             if b:
                 found += [(1.8, lambda o=o: self.give(a, b, o)), (0.5, lambda o=o: self.say("where", A=a, B=b, o=o))]
         if lying:
@@ -90,7 +95,8 @@ class Storyteller:
             found.append((0.9, lambda: self.say("both", A=a, B=b)))
             if len(near) == 1:
                 found.append((0.9, lambda: self.travel(a, b)))
-            found.append((0.3, lambda: self.leave(a)))
+            if not self.pair:
+                found.append((0.3, lambda: self.leave(a)))
         away = [n for n in people if self.where[n] != here]
         if away and self.subject == a:
             found.append((4, lambda: self.follow(a, rng.choice(away))))
@@ -165,7 +171,7 @@ class Storyteller:
 
     def scene(self, steps, partners):
         for b in partners:
-            if self.rng.random() < 0.2:
+            if not self.pair and self.rng.random() < 0.2:
                 self.act()
             self.meet(b)
         for _ in range(steps):
@@ -173,9 +179,9 @@ class Storyteller:
         self.finish_scene()
 
 
-def tell_story(rng, person=None, partner=None, thing=None, place=None, held_out=False):
+def tell_story(rng, person=None, partner=None, thing=None, place=None, held_out=False, pair=0):
     """One scene, about 80 to 220 tokens. held_out selects the openings that training never shows."""
-    teller = Storyteller(rng)
+    teller = Storyteller(rng, pair)
     teller.wanted_object = thing
     while True:
         a, p = person or rng.choice(PEOPLE), place or rng.choice(PLACES)
@@ -187,18 +193,18 @@ def tell_story(rng, person=None, partner=None, thing=None, place=None, held_out=
     teller.say("open", A=a, p=p)
     others = [n for n in PEOPLE if n != a]
     partners = [partner] if partner and partner != a else [rng.choice(others)]
-    if rng.random() < 0.25:
+    if not pair and rng.random() < 0.25:
         partners.append(rng.choice([n for n in others if n not in partners]))
     teller.scene(rng.randint(5, 13), partners)
     return " ".join(teller.text)
 
 
-def tell_long_story(rng, chapters, person=None):
-    """Numbered chapters about one cast of three or four; each chapter is a scene of its own."""
-    teller = Storyteller(rng)
+def tell_long_story(rng, chapters, person=None, pair=0):
+    """Numbered chapters about one cast of three or four (or two); each chapter is a scene of its own."""
+    teller = Storyteller(rng, pair)
     teller.wanted_object = None
     cast = [person] if person else [rng.choice(PEOPLE)]
-    cast += rng.sample([n for n in PEOPLE if n not in cast], rng.randint(2, 3))
+    cast += rng.sample([n for n in PEOPLE if n not in cast], 1 if pair else rng.randint(2, 3))
     parts = []
     for chapter in range(1, chapters + 1):
         teller.start_scene()
