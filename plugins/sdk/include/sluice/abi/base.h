@@ -9,8 +9,8 @@
  *      that receives output the caller sets it to the room there is, and the callee stays within.
  *  R2  New fields go to the end. Ask SLUICE_HAS before reading a field younger than the oldest peer you accept; an
  *      absent field means 0 or NULL. No growable struct is a member of another by value.
- *  R3  Not across the boundary: enum types, bool, long, bit-fields, structs by value, varargs, exceptions, longjmp,
- *      errno.
+ *  R3  What stays off the boundary: errno, longjmp, exceptions, variadic calls, structs by value, and the types whose
+ *      size or layout compilers choose (enum, bool, long, bit-fields).
  *  R4  An array of growable structs comes with count and stride. Hot data comes as arrays of plain numbers.
  *  R5  Who allocates frees. A pointer argument lives until the call returns, unless BORROWED-UNTIL says longer.
  *      Results are written to memory of the caller.

@@ -1,10 +1,11 @@
 /* sluice/abi/draft.h - draft trees, their outcome, and branching, as data; the calls are in kinds/decoder.h.
  *
- * The host verifies. It runs the target over the tree and walks it with the request's own samplers:
+ * Verifying is the host's: one target step over the tree, then a walk from the root in which the samplers of the
+ * request judge every node.
  *   match      the default. Draw at each node as if there were no drafts, follow the child that equals the token, stop
  *              where none does. Any sampler, any drafts: exactly the tokens of plain decoding with that seed.
- *   rejection  on request, unseeded only, at SAMPLED nodes: accept with min(1, p / q), else draw from the residual. The
- *              same distribution as plain decoding, other tokens.
+ *   rejection  on request, unseeded only, at SAMPLED nodes: a child is accepted with probability min(1, p / q), and
+ *              after the last one refused the residual is drawn from. Plain decoding's distribution, other tokens.
  *   typical    Medusa's rule. LOSSY, and called so wherever it is named.
  * So a node is DETERMINISTIC (q = -1) or SAMPLED from a known row (q >= 0).
  */
@@ -17,8 +18,8 @@ SLUICE_C_BEGIN
  * token after it, and the row of node n the one after n. ROUNDS: the host runs nodes flagged FEED through the draft
  * model, all in one batch, and calls again with what came out, until nothing is fed or max_rounds is reached; with a
  * draft model the root itself has been fed before round 0. Of each fed node's distribution the host draws `draws`
- * distinct tokens by Gumbel top-k: with the target's DRAW noise and no q row when the request is verified by match,
- * with DRAFT noise and a q row when by rejection. A decoder copies fed_token and fed_q and need not know which. */
+ * distinct tokens by Gumbel top-k. Match takes the target's DRAW noise for that and needs no q row; rejection takes
+ * DRAFT noise and keeps one. A decoder copies fed_token and fed_q and need not know which. */
 typedef struct sluice_draft_in {
   uint32_t struct_size;
   uint32_t round; /* from 0 */

@@ -41,7 +41,7 @@ typedef struct sluice_host_api {
   /* [init] Registers a metric of SLUICE_METRIC_*; labels for model and plugin are added by the host. Names are
    * [a-z0-9_]+ and end in their unit. errors: INVALID_ARGUMENT (the name exists with another kind). */
   int32_t (*metric)(sluice_host *, int32_t kind, const char *name, const char *help, uint64_t *id);
-  /* [any] Adds to a counter, sets a gauge, observes in a histogram. Takes no lock. */
+  /* [any] By kind: an amount to add, the value to set, one observation. Takes no lock. */
   void (*metric_update)(sluice_host *, uint64_t id, double value);
 
   /* [init] [engine] The process's one CPU pool. Calls fn(ctx, i, worker) for every i below n, worker below n_workers,

@@ -9,9 +9,10 @@
  * long as the logits are the same.
  *
  * THE DRAW  token = argmax over kept v of (logit_v + gumbel_v), ties to the lowest id. logit_v is taken after all
- * stages, temperature included; gumbel_v = -log(-log(unit)) from stream DRAW, index v / 4, lane v % 4. At temperature
- * 0 the noise is left out. Order and number of the candidates do not matter, so a device, a candidate list and a host
- * row give the same token. Drafts drawn with this very noise agree with the target as often as is possible.
+ * stages, temperature included; gumbel_v = -log(-log(unit)), where word v % 4 of block v / 4 of stream DRAW gives the
+ * unit. At temperature 0 the noise is left out. Order and number of the candidates do not matter, so a device, a
+ * candidate list and a host row give the same token. Drafts drawn with this very noise agree with the target as often
+ * as is possible.
  */
 #ifndef SLUICE_ABI_RNG_H
 #define SLUICE_ABI_RNG_H

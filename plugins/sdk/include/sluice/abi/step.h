@@ -31,7 +31,7 @@ typedef struct sluice_step {
   const uint32_t *kv_len;       /* [n_seqs] cached tokens that were there before this step */
   const uint32_t *block_indptr; /* [n_kv_groups * (n_seqs + 1)] into block_ids */
   const uint32_t *block_ids;    /* device blocks in order of position */
-  /* draft trees; all NULL when every sequence is causal */
+  /* draft trees; the three are NULL together, when no sequence has one */
   const int32_t *parent;            /* [n_tokens] index within the sequence's tokens, -1 = the cached context */
   const uint32_t *tree_mask_indptr; /* [n_seqs + 1] into tree_mask; an empty range = a causal sequence */
   const uint64_t *tree_mask;        /* ceil(q_len / 64) words per token; bit j: sees token j of its sequence (itself and

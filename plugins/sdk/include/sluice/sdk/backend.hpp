@@ -1,4 +1,4 @@
-// sluice/sdk/backend.hpp - derive from Backend and Model, export with SLUICE_BACKEND_PLUGIN.
+// sluice/sdk/backend.hpp - a backend as two classes, the open device and the model on it.
 #pragma once
 #include <sluice/abi/kinds/backend.h>
 #include <sluice/sdk/plugin.hpp>

@@ -1,4 +1,4 @@
-// sluice/sdk/config.hpp - options: declared as fields, read as values.
+// sluice/sdk/config.hpp - makes the fields that a plugin publishes, and reads what became of them.
 #pragma once
 #include <sluice/abi/config.h>
 #include <sluice/abi/host.h>

@@ -1,4 +1,4 @@
-// sluice/sdk/decoder.hpp - derive from Decoder<Seq>, override what you do, export with SLUICE_DECODER_PLUGIN.
+// sluice/sdk/decoder.hpp - a decoder as a class, with its state per sequence as a copyable type.
 #pragma once
 #include <sluice/abi/kinds/backend.h>
 #include <sluice/abi/kinds/decoder.h>

@@ -1,4 +1,4 @@
-// sluice/sdk/engine.hpp - derive from Engine, export with SLUICE_ENGINE_PLUGIN.
+// sluice/sdk/engine.hpp - a foreign engine as a class.
 #pragma once
 #include <sluice/abi/kinds/engine.h>
 #include <sluice/sdk/plugin.hpp>

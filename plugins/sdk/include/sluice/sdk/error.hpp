@@ -21,17 +21,17 @@ struct Error : std::runtime_error {
 /// Writes a status, which may be null, and returns the code. Long text is cut between two UTF-8 characters.
 inline int32_t fail(sluice_status *st, int32_t code, std::string_view message, uint32_t flags = 0) noexcept {
   if (!SLUICE_HAS(st, sluice_status, msg)) return code;
-  size_t n = message.size();
-  if (n >= sizeof st->msg) {
-    n = sizeof st->msg - 1;
-    while (n > 0 && (static_cast<unsigned char>(message[n]) & 0xC0u) == 0x80u) --n;
+  constexpr size_t kRoom = sizeof st->msg - 1;
+  if (message.size() > kRoom) {
+    const auto continues = [&](size_t i) { return (static_cast<unsigned char>(message[i]) & 0xC0u) == 0x80u; };
+    size_t cut = kRoom;
+    while (cut > 0 && continues(cut)) --cut;
+    message = message.substr(0, cut);
   }
-  if (n > 0) std::memcpy(st->msg, message.data(), n);
-  st->msg[n] = '\0';
-  st->msg_len = static_cast<uint32_t>(n);
+  st->msg[message.copy(st->msg, kRoom)] = '\0';
+  st->msg_len = static_cast<uint32_t>(message.size());
   st->flags = flags;
-  st->code = code;
-  return code;
+  return st->code = code;
 }
 
 /// Runs f and turns what it throws into a code. Nothing that a plugin hands out may be called but through here.

@@ -1,4 +1,4 @@
-// sluice/sdk/sampler.hpp - derive from Sampler<Seq>, override what you do, export with SLUICE_SAMPLER_PLUGIN.
+// sluice/sdk/sampler.hpp - a sampler as a class, with its state per sequence as a copyable type.
 #pragma once
 #include <sluice/abi/kinds/backend.h>
 #include <sluice/abi/kinds/sampler.h>

@@ -1,4 +1,4 @@
-// sluice/sdk/scheduler.hpp - derive from Scheduler, write plan(), export with SLUICE_SCHEDULER_PLUGIN.
+// sluice/sdk/scheduler.hpp - a scheduling policy as a class: plan() is all that it must have.
 #pragma once
 #include <sluice/abi/kinds/scheduler.h>
 #include <sluice/sdk/plugin.hpp>
@@ -25,10 +25,11 @@ struct View {
   bool decodes(sluice_seq_ref r) const { return t.pending[r] <= t.width[r]; }
   /// Most blocks that n more tokens can take; with cached prefix blocks it will be fewer.
   uint32_t blocks_for(sluice_seq_ref r, uint32_t n) const {
-    if (t.width[r] > 1) return t.width[r];
-    const uint32_t tokens = t.computed[r] + t.in_flight[r] + n;
-    const uint32_t blocks = (tokens + v.block_size - 1) / v.block_size;
-    return blocks > t.device_blocks[r] ? blocks - t.device_blocks[r] : 0;
+    const bool branches = t.width[r] > 1;  // each may have to copy its last block
+    if (branches) return t.width[r];
+    const uint64_t tokens = uint64_t{t.computed[r]} + t.in_flight[r] + n, held = t.device_blocks[r];
+    const uint64_t wanted = tokens / v.block_size + (tokens % v.block_size != 0);
+    return wanted < held ? 0 : static_cast<uint32_t>(wanted - held);
   }
 };
 
@@ -50,11 +51,10 @@ class Plan {
 
  private:
   void add(uint8_t op, sluice_seq_ref r, uint32_t tokens, uint32_t drafts) {
-    if (p_.n_acts >= p_.capacity) throw Error(SLUICE_E_INTERNAL, "the plan holds more acts than the host has room for");
-    p_.op[p_.n_acts] = op;
-    p_.ref[p_.n_acts] = r;
-    p_.tokens[p_.n_acts] = tokens;
-    p_.drafts[p_.n_acts++] = drafts;
+    const uint32_t at = p_.n_acts;
+    if (at >= p_.capacity) throw Error(SLUICE_E_INTERNAL, "the plan holds more acts than the host has room for");
+    p_.op[at] = op, p_.ref[at] = r, p_.tokens[at] = tokens, p_.drafts[at] = drafts;
+    p_.n_acts = at + 1;
   }
   sluice_sched_plan &p_;
 };
@@ -67,8 +67,9 @@ struct Event {
   uint64_t device_ns;
 };
 
-/// The base of a policy. Its constructor takes (const Config &, const sluice_sched_setup &) and allocates everything;
-/// `static constexpr uint32_t kFlags` holds SLUICE_SCHEDF_*. Overrides are public.
+/// The base of a policy. The derived class allocates whatever it will need in its constructor, whose parameters are
+/// (const Config &, const sluice_sched_setup &), and names its SLUICE_SCHEDF_* in `static constexpr uint32_t kFlags`.
+/// Overrides are public.
 class Scheduler {
  public:
   virtual ~Scheduler() = default;

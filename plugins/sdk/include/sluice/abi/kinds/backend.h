@@ -1,4 +1,4 @@
-/* sluice/abi/kinds/backend.h - runs batched steps of a model on a device.
+/* sluice/abi/kinds/backend.h - computes: models in device memory, steps over many sequences at once.
  *
  * Owns weights, graph, the bytes of the cache, streams. A life: enumerate, open, model_load, model_info, plan_memory,
  * kv_groups, configure, sample_caps, warmup, then (submit | kv_ops | wait | release)*, model_unload, close.
@@ -86,8 +86,8 @@ typedef struct sluice_backend_vtbl {
   /* [init] errors: NOT_FOUND (device), UNSUPPORTED, RESOURCE_EXHAUSTED. */
   int32_t (*open)(const sluice_host_api *, const sluice_backend_open *, sluice_backend **out, sluice_status *);
   void (*close)(sluice_backend *); /* [init] after it no thread of the plugin is left and no callback comes */
-  /* [init] errors: NOT_FOUND, INVALID_ARGUMENT (says which tensor or key), UNSUPPORTED (says which op and format),
-   * RESOURCE_EXHAUSTED (says what would fit), CANCELLED (progress asked to stop). */
+  /* [init] errors: NOT_FOUND, CANCELLED (by progress), INVALID_ARGUMENT (with the tensor or key), UNSUPPORTED (with
+   * the op and the format), RESOURCE_EXHAUSTED (with a size that would fit). */
   int32_t (*model_load)(sluice_backend *, const sluice_model_source *, sluice_model **out, sluice_status *);
   void (*model_unload)(sluice_model *);                                                 /* [init] */
   int32_t (*model_info)(const sluice_model *, sluice_model_info *out, sluice_status *); /* [init] errors: any */
@@ -105,8 +105,8 @@ typedef struct sluice_backend_vtbl {
   /* [init] or NULL. Prepares for buckets of n_tokens[i] tokens and n_seqs[i] sequences at most. errors: any */
   int32_t (*warmup)(sluice_model *, const uint32_t *n_tokens, const uint32_t *n_seqs, uint32_t n, sluice_status *);
 
-  /* [engine] One in-order queue per model: effects follow the order of calls, so a block that was swapped out may be
-   * written by the next submit. Both return early and keep none of the pointers. errors: INVALID_ARGUMENT (nothing
+  /* [engine] One in-order queue per model: effects follow the order of calls, so the submit after a swap-out may write
+   * to the freed block at once. Both return early and keep none of the pointers. errors: INVALID_ARGUMENT (nothing
    * was queued), UNSUPPORTED (flag, op, stage), RESOURCE_EXHAUSTED. */
   int32_t (*submit)(sluice_model *, const sluice_step *, sluice_ticket *out, sluice_status *);
   int32_t (*kv_ops)(sluice_model *, const sluice_kv_batch *, sluice_ticket *out, sluice_status *);

@@ -1,4 +1,4 @@
-/* sluice/abi/kinds/decoder.h - how many tokens a step yields: plain, n-gram, draft model, Medusa, beam search.
+/* sluice/abi/kinds/decoder.h - more than one token per step: n-gram, draft model, Medusa; branching; or just plain.
  *
  * A decoder only proposes. The host verifies, moves KV, runs the draft model and keeps its cache level with the target:
  * the draft model uses the target's block ids, is fed what it lacks before round 0, and simply overwrites rejected
@@ -53,14 +53,15 @@ typedef struct sluice_decoder_vtbl {
   int32_t (*needs)(const sluice_decoder *, sluice_decoder_needs *out, sluice_status *); /* [init] errors: any */
   /* [io] or NULL. Checks what a request set. errors: INVALID_ARGUMENT (400, says which field). */
   int32_t (*validate)(const sluice_decoder *, const sluice_config *request, sluice_status *);
-  /* [engine] May allocate, and so may fork. errors: RESOURCE_EXHAUSTED. */
+  /* [engine] Both may allocate. errors: RESOURCE_EXHAUSTED. */
   int32_t (*seq_open)(sluice_decoder *, const sluice_seq_start *, sluice_decoder_seq **out, sluice_status *);
   int32_t (*seq_fork)(sluice_decoder *, const sluice_decoder_seq *, sluice_decoder_seq **out, sluice_status *);
   void (*seq_close)(sluice_decoder *, sluice_decoder_seq *); /* [engine] */
   /* [engine] NULL = plain. What exceeds the budget is trimmed by score. A step may be lost, so nothing that decides
    * later drafts may change here; commit() is for that. errors: any (this step has no drafts). */
   int32_t (*draft)(sluice_decoder *, const sluice_draft_in *, sluice_draft_tree *, sluice_status *);
-  /* [engine] Required iff max_branches > 1. errors: RESOURCE_EXHAUSTED (capacity), any (the requests fail). */
+  /* [engine] For needs with max_branches above 1, and then required. errors: any (its requests fail),
+   * RESOURCE_EXHAUSTED (the output arrays are too small). */
   int32_t (*branch)(sluice_decoder *, const sluice_branch_in *, sluice_branch_out *, sluice_status *);
   /* [engine] Once per step, when tokens are final and forks are made. errors: any */
   int32_t (*commit)(sluice_decoder *, const sluice_decoder_commit *, sluice_status *);

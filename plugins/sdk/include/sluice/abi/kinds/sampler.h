@@ -68,7 +68,7 @@ typedef struct sluice_sampler_vtbl {
   /* [io] or NULL. Checks what a request set; may compile it and keep that for seq_open, within the request's deadline.
    * errors: INVALID_ARGUMENT (400, says which field), TIMEOUT. */
   int32_t (*validate)(const sluice_sampler *, const sluice_config *request, sluice_status *);
-  /* [engine] May allocate, and so may fork. errors: RESOURCE_EXHAUSTED, NOT_FOUND (what validate kept is gone). */
+  /* [engine] Both may allocate. errors: RESOURCE_EXHAUSTED, NOT_FOUND (validate had compiled something, now gone). */
   int32_t (*seq_open)(sluice_sampler *, const sluice_seq_start *, sluice_sampler_seq **out, sluice_status *);
   int32_t (*seq_fork)(sluice_sampler *, const sluice_sampler_seq *, sluice_sampler_seq **out, sluice_status *);
   void (*seq_close)(sluice_sampler *, sluice_sampler_seq *); /* [engine] */

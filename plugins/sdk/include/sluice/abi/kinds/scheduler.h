@@ -1,4 +1,4 @@
-/* sluice/abi/kinds/scheduler.h - who is in the next step, with how many tokens, and who gives way.
+/* sluice/abi/kinds/scheduler.h - composes steps: picks sequences and token counts, and those that must yield.
  *
  * A plan is a proposal. The host owns blocks and swaps, checks every plan, and runs a step first come, first served if
  * it is invalid (counted and logged): a bad policy costs speed, nothing else. One instance serves one model.
@@ -19,7 +19,7 @@ typedef struct sluice_sched_host {
   uint64_t (*step_time_ns)(void *ctx, uint32_t prefill_tokens, uint32_t decode_tokens, uint64_t context_tokens);
   uint64_t (*swap_time_ns)(void *ctx, uint32_t blocks, int32_t in); /* in: 1 = to the device, 0 = from it */
   uint64_t (*recompute_time_ns)(void *ctx, sluice_seq_ref);         /* price of dropping its KV now */
-  /* Fills the ref's prefix columns for this step. errors: UNAVAILABLE (no probe left in this step). */
+  /* Looks the ref up in the prefix cache and writes its columns. errors: UNAVAILABLE (no probe left in this step). */
   int32_t (*probe_prefix)(void *ctx, sluice_seq_ref);
 } sluice_sched_host;
 
