@@ -9,7 +9,8 @@ class App;
 
 namespace sluice::app {
 
-/// What the process exits with: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
+/// What the process exits with: 0 done, 1 failed (the reason is on stderr), 2 wrong usage;
+/// `plugins check` also 2 when the file cannot be loaded.
 using Exit = std::function<void(int)>;
 
 // One per subcommand: declares it, and what runs when it is chosen. [init]
@@ -22,6 +23,8 @@ void add_bench(CLI::App &app, Exit exit);
 void add_synth(CLI::App &app, Exit exit);
 void add_plugins(CLI::App &app, Exit exit);
 void add_config(CLI::App &app, Exit exit);
+void add_plugins_check(CLI::App &plugins, Exit exit);  ///< below `plugins`, as is the next
+void add_plugins_new(CLI::App &plugins, Exit exit);
 
 /// Prints "sluice: message" to stderr and returns 1.
 int fail(const Error &error);

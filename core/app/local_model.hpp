@@ -22,7 +22,7 @@ class LocalModel {
 
   const text::Tokenizer &tokenizer() const { return *runtime_->tokenizer(); }
   const text::ChatTemplate *chat_template() const { return runtime_->chat_template().get(); }
-  request::Generator &generator() const { return *runtime_->engine(); }
+  request::Generator &generator() const { return *runtime_->generator(); }
   uint64_t weights_bytes() const { return runtime_->info().weights_bytes; }
 
   /// A request for these tokens with sampling fields by their API names ("temperature"), the rest as the model wants.

@@ -81,6 +81,10 @@ Result<std::unique_ptr<ModelRuntime>> ModelRuntime::load(const config::Model &mo
   const auto done = [&](const std::string &detail) {
     if (hooks.phase_done) hooks.phase_done(detail);
   };
+  if (plugins.engine.library != nullptr) {
+    if (auto r = runtime->start_foreign(model, plugins, host, clock, max_live, hooks); !r) return r.error();
+    return runtime;
+  }
   phase("tokenizer");
   if (auto r = runtime->load_text(model.path); !r) return r.error();
   done(fmt::format("{} tokens, {}", runtime->tokenizer_->vocab_size(),
@@ -106,7 +110,7 @@ Result<std::unique_ptr<ModelRuntime>> ModelRuntime::load(const config::Model &mo
 
 ModelRuntime::~ModelRuntime() {
   // Somebody may hold the engine still; its thread must not outlive what it calls.
-  if (engine_) engine_->stop();
+  if (generator_) generator_->stop();
 }
 
 Result<> ModelRuntime::load_text(const std::string &path) {
@@ -141,6 +145,26 @@ Result<> ModelRuntime::create_chain(const config::Model &model, const ModelPlugi
                                          *plugins.decoder.options, model.max_seqs, info);
   if (!decoder) return decoder.error();
   decoder_ = std::move(*decoder);
+  return {};
+}
+
+Result<> ModelRuntime::start_foreign(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
+                                     const Clock &clock, uint32_t max_live, const LoadHooks &hooks) {
+  const auto &name = plugins.engine.library->metadata.name;
+  if (hooks.progress) hooks.progress("engine " + name, 0, 0);
+  auto engine =
+      engine::ForeignEngine::open(*plugins.engine.library, plugins.engine.options, host, clock, model.name, model.path);
+  if (!engine) return engine.error();
+  const std::string vocab = (*engine)->vocab_path();
+  if (auto r = load_text(vocab.empty() ? model.path : vocab); !r) return r;
+  engine::ForeignEngine::Limits limits;
+  limits.vocab_size = tokenizer_->vocab_size();
+  limits.max_context = model.context;
+  limits.max_live = max_live;
+  (*engine)->start(limits);
+  if (hooks.phase_done)
+    hooks.phase_done(fmt::format("{}, {} tokens of vocabulary", (*engine)->info().arch, limits.vocab_size));
+  generator_ = std::move(*engine);
   return {};
 }
 
@@ -182,7 +206,7 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
   parts.decoder_instance = decoder_->get();
   auto engine = engine::Engine::create(std::move(parts), limits, kMaxTopLogprobs);
   if (!engine) return engine.error();
-  engine_ = std::move(*engine);
+  generator_ = std::move(*engine);
   return {};
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/app/plugins.hpp"
 #include "core/engine/engine.hpp"
+#include "core/engine/foreign_engine.hpp"
 #include "core/plugin/instances.hpp"
 #include "core/text/chat_template.hpp"
 #include "core/text/generation_defaults.hpp"
@@ -53,10 +54,11 @@ class ModelRuntime {
   ModelRuntime(const ModelRuntime &) = delete;
   ModelRuntime &operator=(const ModelRuntime &) = delete;
 
-  std::shared_ptr<engine::Engine> engine() const { return engine_; }
+  std::shared_ptr<request::Generator> generator() const { return generator_; }
   std::shared_ptr<const text::Tokenizer> tokenizer() const { return tokenizer_; }
   std::shared_ptr<const text::ChatTemplate> chat_template() const { return chat_template_; }
   const text::GenerationDefaults &defaults() const { return defaults_; }
+  /// Of a model with a backend.
   const sluice_model_info &info() const { return loaded_.model->info(); }
   const plugin::Sampler &sampler(size_t i) const { return *samplers_[i]; }
   const plugin::Decoder &decoder() const { return *decoder_; }
@@ -65,6 +67,8 @@ class ModelRuntime {
   ModelRuntime() = default;
   Result<> load_text(const std::string &path);
   Result<> create_chain(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host);
+  Result<> start_foreign(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
+                         const Clock &clock, uint32_t max_live, const LoadHooks &hooks);
   Result<> start_engine(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
                         const Clock &clock, uint32_t max_live, const LoadHooks &hooks);
 
@@ -75,7 +79,7 @@ class ModelRuntime {
   LoadedBackend loaded_;
   std::vector<std::unique_ptr<plugin::Sampler>> samplers_;
   std::unique_ptr<plugin::Decoder> decoder_;
-  std::shared_ptr<engine::Engine> engine_;
+  std::shared_ptr<request::Generator> generator_;
 };
 
 /// Limits of every model's top_logprobs, as OpenAI has it.

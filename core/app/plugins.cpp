@@ -35,10 +35,7 @@ ModelPlugins PluginHouse::configure(const config::Model &model, std::vector<conf
   ModelPlugins out;
   const std::string where = "models." + model.name + ".";
   if (model.engine) {
-    problems.push_back({model.engine->origin,
-                        fmt::format("{}engine = \"{}\": engine plugins are listed and checked, but this version does "
-                                    "not serve through them yet; name a backend instead", where, model.engine->name)});
-    configure_one(SLUICE_KIND_ENGINE, *model.engine, where + "engine", problems);
+    out.engine = configure_one(SLUICE_KIND_ENGINE, *model.engine, where + "engine", problems);
     return out;
   }
   out.backend = configure_one(SLUICE_KIND_BACKEND, model.backend, where + "backend", problems);

@@ -16,8 +16,9 @@ struct ConfiguredPlugin {
   std::shared_ptr<const plugin::Options> options;
 };
 
-/// The plugins of one model.
+/// The plugins of one model: an engine alone, or all the others.
 struct ModelPlugins {
+  ConfiguredPlugin engine;
   ConfiguredPlugin backend, scheduler, decoder;
   std::vector<ConfiguredPlugin> samplers;
 };

@@ -60,7 +60,32 @@ void print_library(const plugin::Library &library) {
                field.doc, field.expectation(), field.per_request() ? "; a request may set it" : "");
 }
 
-int info(const std::string &name) {
+/// A table cell: one line, without what Markdown would take for its own.
+std::string cell(const std::string &text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|' || c == '\\') out += '\\';
+    out += c == '\n' ? ' ' : c;
+  }
+  return out;
+}
+
+void print_markdown(const plugin::Library &library) {
+  const auto &m = library.metadata;
+  fmt::print("## {} `{}`\n\nVersion {}, plugin ABI {}.{}", plugin::kind_names(m.kinds), m.name, m.version, m.abi_major,
+             m.abi_minor_built);
+  if (library.desc->license != nullptr) fmt::print(", {}", cell(library.desc->license));
+  if (!m.needs.empty()) fmt::print(". Needs {}", cell(m.needs));
+  fmt::print(".\n\n");
+  if (library.schema->fields().empty()) return fmt::print("It has no options.\n");
+  fmt::print("| option | default | values | per request | meaning |\n|---|---|---|---|---|\n");
+  for (const auto &field : library.schema->fields())
+    fmt::print("| `{}` | {} | {} | {} | {} |\n", field.key,
+               field.fallback_text.empty() ? "" : "`" + cell(field.fallback_text) + "`", cell(field.expectation()),
+               field.per_request() ? "yes" : "", cell(field.doc));
+}
+
+int info(const std::string &name, bool markdown) {
   const SteadyClock clock;
   auto house = PluginHouse::open({}, clock, nullptr);
   if (!house) return fail(house.error());
@@ -72,7 +97,7 @@ int info(const std::string &name) {
       if ((found.metadata.kinds & kind) == 0) continue;
       auto library = registry.load(kind, name, *(*house)->host().api());
       if (!library) return fail(library.error());
-      print_library(**library);
+      markdown ? print_markdown(**library) : print_library(**library);
       any = true;
       break;
     }
@@ -85,7 +110,7 @@ int info(const std::string &name) {
 
 void add_plugins(CLI::App &app, Exit exit) {
   struct Options {
-    bool json = false;
+    bool json = false, markdown = false;
     std::string name;
   };
   auto options = std::make_shared<Options>();
@@ -96,7 +121,10 @@ void add_plugins(CLI::App &app, Exit exit) {
   list_command->callback([=] { exit(list(options->json)); });
   auto *info_command = command->add_subcommand("info", "Load one and show its options");
   info_command->add_option("NAME", options->name, "As in TOML")->required();
-  info_command->callback([=] { exit(info(options->name)); });
+  info_command->add_flag("--markdown", options->markdown, "As Markdown");
+  info_command->callback([=] { exit(info(options->name, options->markdown)); });
+  add_plugins_check(*command, exit);
+  add_plugins_new(*command, exit);
 }
 
 }  // namespace sluice::app

@@ -124,12 +124,18 @@ Result<> ServeProcess::load_plugins(const config::Config &config) {
   return {};
 }
 
+/// What runs the model: its engine or its backend.
+const ConfiguredPlugin &runner(const ModelPlugins &plugins) {
+  return plugins.engine.library != nullptr ? plugins.engine : plugins.backend;
+}
+
 void publish(metrics::Registry &metrics, const ModelPlugins &plugins) {
   const auto one = [&](const ConfiguredPlugin &use, const char *kind) {
     const auto &m = use.library->metadata;
     metrics::publish_plugin_info(metrics, kind, m.name, m.version,
                                  fmt::format("{}.{}", m.abi_major, m.abi_minor_built));
   };
+  if (plugins.engine.library != nullptr) return one(plugins.engine, "engine");
   one(plugins.backend, "backend");
   one(plugins.scheduler, "scheduler");
   for (const auto &sampler : plugins.samplers) one(sampler, "sampler");
@@ -190,8 +196,8 @@ int ServeProcess::run(const config::Loaded &loaded) {
   if (!signals.seen() && runtimes_.empty()) return code;
   code = 0;
   if (!signals.seen())
-    log::info("serve", "ready: {} model(s), backend {}, key {}", runtimes_.size(),
-              plugins_[0].backend.library->metadata.name, config.server.api_keys.empty() ? "off" : "on");
+    log::info("serve", "ready: {} model(s), {}, key {}", runtimes_.size(), runner(plugins_[0]).library->title(),
+              config.server.api_keys.empty() ? "off" : "on");
   signals.wait();
 
   signals.on_second([&service] { service.hurry(); });
@@ -201,7 +207,7 @@ int ServeProcess::run(const config::Loaded &loaded) {
   if (!clean) log::warn("serve", "some requests did not finish within the drain timeout and were cancelled");
   signals.on_second(nullptr);
   server.stop();
-  for (const auto &runtime : runtimes_) runtime->engine()->stop();
+  for (const auto &runtime : runtimes_) runtime->generator()->stop();
   log::info("serve", "stopped");
   return 0;
 }

@@ -39,7 +39,11 @@ std::shared_ptr<lifecycle::ServedModel> make_served(const config::Model &model, 
 void attach(lifecycle::ServedModel &served, const ModelRuntime &runtime, const ModelPlugins &plugins) {
   served.tokenizer = runtime.tokenizer();
   served.chat_template = runtime.chat_template();
-  served.generator = runtime.engine();
+  served.generator = runtime.generator();
+  if (plugins.engine.library != nullptr) {  // an engine samples by itself, so it stands in the samplers' place
+    served.samplers.push_back(request_schema(plugins.engine, [](const plugin::Options &) { return Result<>{}; }));
+    return served.state.ready();
+  }
   for (size_t i = 0; i < plugins.samplers.size(); ++i)
     served.samplers.push_back(request_schema(
         plugins.samplers[i], [&sampler = runtime.sampler(i)](const plugin::Options &o) { return sampler.validate(o); }));

@@ -43,15 +43,15 @@ FinishReason reason_of(int32_t finish) {
 }  // namespace
 
 Result<std::unique_ptr<ForeignEngine>> ForeignEngine::open(const plugin::Library &library,
-                                                           const plugin::Options &options, plugin::Host &host,
-                                                           const Clock &clock, const std::string &model_name,
-                                                           const std::string &path) {
-  auto own_options = std::make_shared<const plugin::Options>(options);
-  std::unique_ptr<ForeignEngine> engine(new ForeignEngine(clock, std::move(own_options)));
+                                                           std::shared_ptr<const plugin::Options> options,
+                                                           plugin::Host &host, const Clock &clock,
+                                                           const std::string &model_name, const std::string &path) {
+  std::unique_ptr<ForeignEngine> engine(new ForeignEngine(library.title(), clock, std::move(options)));
   const auto *api = host.api_for(model_name, library.title(), engine.get());
   auto opened = plugin::ForeignEngine::open(library, api, *engine->options_, path);
   if (!opened) return opened.error();
   engine->plugin_ = std::move(*opened);
+  engine->info_ = engine->plugin_->info();
   if ((engine->info().inputs & SLUICE_INPUT_TOKENS) == 0)
     return Error{Code::kUnsupported,
                  fmt::format("{} takes no tokens (inputs is {:#x}); this version serves engines that do",
@@ -87,7 +87,7 @@ request::GeneratorLimits ForeignEngine::limits() const {
 Result<> ForeignEngine::submit(std::shared_ptr<const request::Request> request) {
   if (request->n_answers != 1) return invalid_argument("an engine plugin gives one answer per request", "n");
   if (request->n_top_logprobs > 0 || (request->want_logprobs && info().max_logprobs == 0))
-    return invalid_argument(plugin_->name() + " gives no log-probabilities", "logprobs");
+    return invalid_argument(name_ + " gives no log-probabilities", "logprobs");
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return Error{Code::kUnavailable, "the model is stopping", {}};
@@ -146,7 +146,7 @@ void ForeignEngine::cancel_in_plugin(uint64_t request_id) {
   const std::shared_lock calls(calls_);
   if (!plugin_) return;
   const auto r = plugin_->cancel(request_id);  // NotFound: it has just ended, or will hear it from its next event
-  if (!r && r.error().code != Code::kNotFound) log::warn(plugin_->name(), "cancel: {}", r.error().message);
+  if (!r && r.error().code != Code::kNotFound) log::warn(name_, "cancel: {}", r.error().message);
 }
 
 request::GeneratorStats ForeignEngine::stats() const {
@@ -245,7 +245,7 @@ int32_t ForeignEngine::deliver(LiveMap::iterator at, const sluice_engine_event &
     last.finish = reason;
     last.cached_tokens = event.cached_tokens;
     if (reason == FinishReason::kError)
-      last.error = std::make_shared<const Error>(error_of_event(plugin_ ? plugin_->name() : "the engine", event));
+      last.error = std::make_shared<const Error>(error_of_event(name_, event));
   }
   const auto channel = request.events;
   if (reason != FinishReason::kNone) live_.erase(at);
@@ -273,7 +273,7 @@ void ForeignEngine::end_all(FinishReason reason, const Error *error) {
 
 void ForeignEngine::note_fault(const std::string &what) {
   ++stats_.plugin_errors;
-  log::warn("engine", "{}", what);
+  log::warn(name_, "{}", what);
 }
 
 // ---- the watch --------------------------------------------------------------------------------------------------
@@ -281,6 +281,7 @@ void ForeignEngine::note_fault(const std::string &what) {
 /// Deadlines and health; a plugin that forgets a request does not keep its client waiting.
 void ForeignEngine::watch() {
   std::unique_lock lock(mutex_);
+  auto next_health = std::chrono::steady_clock::now();
   while (!stopping_) {
     expire(lock);
     uint64_t nearest_ns = 0;
@@ -293,6 +294,8 @@ void ForeignEngine::watch() {
     if (nearest_ns != 0) pause = std::min(pause, std::chrono::nanoseconds(nearest_ns > now_ns ? nearest_ns - now_ns : 0));
     if (!stopping_) changed_.wait_for(lock, pause);
     if (stopping_) return;
+    if (std::chrono::steady_clock::now() < next_health) continue;
+    next_health = std::chrono::steady_clock::now() + kHealthPeriod;
     lock.unlock();
     check_health();
     lock.lock();
@@ -323,7 +326,7 @@ void ForeignEngine::check_health() {
   if (health && stats_.healthy) return;
   stats_.healthy = static_cast<bool>(health);
   stats_.trouble = health ? std::string() : health.error().message;
-  log::warn("engine", "{}", health ? "is healthy again" : stats_.trouble);
+  log::warn(name_, "{}", health ? "is healthy again" : stats_.trouble);
   if (!poisoned) return;  // what runs may still end well
   const Error error{Code::kUnavailable, "the model's engine has failed", {}};
   end_all(FinishReason::kError, &error);

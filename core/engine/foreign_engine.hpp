@@ -1,5 +1,4 @@
 #pragma once
-#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
@@ -32,12 +31,13 @@ class ForeignEngine final : public request::Generator, private plugin::EngineEve
   /// [init] Opens the plugin. host and clock outlive the engine.
   /// path  of the model, as the configuration has it
   /// errors  those of the plugin; Unsupported: it takes no tokens
-  static Result<std::unique_ptr<ForeignEngine>> open(const plugin::Library &library, const plugin::Options &options,
+  static Result<std::unique_ptr<ForeignEngine>> open(const plugin::Library &library,
+                                                     std::shared_ptr<const plugin::Options> options,
                                                      plugin::Host &host, const Clock &clock,
                                                      const std::string &model_name, const std::string &path);
   ~ForeignEngine() override;
 
-  const sluice_engine_info &info() const { return plugin_->info(); }
+  const sluice_engine_info &info() const { return info_; }
   /// The file with the tokenizer, where the engine names one. [init]
   std::string vocab_path() const;
   /// [init] Once, before the first request.
@@ -56,8 +56,8 @@ class ForeignEngine final : public request::Generator, private plugin::EngineEve
   };
   using LiveMap = std::unordered_map<uint64_t, Live>;
 
-  ForeignEngine(const Clock &clock, std::shared_ptr<const plugin::Options> options)
-      : clock_(clock), options_(std::move(options)) {}
+  ForeignEngine(std::string name, const Clock &clock, std::shared_ptr<const plugin::Options> options)
+      : name_(std::move(name)), clock_(clock), options_(std::move(options)) {}
   int32_t on_engine_event(const sluice_engine_event &event) override;
   std::string wrong_with(const sluice_engine_event &event, const Live &live) const;
   int32_t deliver(LiveMap::iterator at, const sluice_engine_event &event);
@@ -69,10 +69,12 @@ class ForeignEngine final : public request::Generator, private plugin::EngineEve
   void check_health();
   void cancel_in_plugin(uint64_t request_id);
 
+  const std::string name_;  ///< "engine echo", for messages
   const Clock &clock_;
   const std::shared_ptr<const plugin::Options> options_;  ///< for requests that set none of their own
   Limits limits_;
-  std::unique_ptr<plugin::ForeignEngine> plugin_;
+  sluice_engine_info info_{};
+  std::unique_ptr<plugin::ForeignEngine> plugin_;  ///< null after stop()
   std::shared_mutex calls_;  ///< shared by calls into the plugin, exclusive for closing it
 
   mutable std::mutex mutex_;  ///< never held while the plugin is called

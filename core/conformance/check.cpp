@@ -1,0 +1,73 @@
+#include "core/conformance/check.hpp"
+
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "core/conformance/stages.hpp"
+#include "core/model_file/synth.hpp"
+
+namespace sluice::conformance {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A two-layer model with random weights, removed with the object.
+class TinyModel {
+ public:
+  TinyModel() {
+    std::string pattern = (fs::temp_directory_path() / "sluice_check_XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) return;
+    folder_ = pattern;
+    model_file::SynthOptions options;
+    options.preset = "tiny", options.seed = 7;
+    if (model_file::synthesize(options, fs::path(folder_) / "tiny.gguf")) path_ = folder_ + "/tiny.gguf";
+  }
+  ~TinyModel() {
+    std::error_code ignored;
+    if (!folder_.empty()) fs::remove_all(folder_, ignored);
+  }
+  TinyModel(const TinyModel &) = delete;
+  TinyModel &operator=(const TinyModel &) = delete;
+  const std::string &path() const { return path_; }
+
+ private:
+  std::string folder_, path_;
+};
+
+}  // namespace
+
+Report check_plugin(const CheckOptions &options) {
+  Report report;
+  report.path = options.path;
+  const std::string &path = options.path;
+  const auto metadata = plugin::read_metadata(path);
+  const uint64_t kinds = metadata ? metadata->kinds : 0;
+  report.title = metadata ? plugin::kind_names(kinds) + " " + metadata->name + " " + metadata->version : "no plugin";
+  const auto run = [&](char stage, const char *name, const std::function<void(Findings &)> &check) -> const CaseResult & {
+    return report.cases.emplace_back(run_in_child(stage, name, options.case_timeout, check));
+  };
+  run('A', "the file", [&](Findings &f) { check_elf(path, f); });
+  report.loadable = !run('B', "loading", [&](Findings &f) { check_loading(path, f); }).failed();
+  run('B', "a host of another major version", [&](Findings &f) { check_other_major(path, f); });
+  if (!report.loadable) return report;
+  run('B', "a host with a shorter table", [&](Findings &f) { check_short_host(path, f); });
+  run('B', "a host with a longer table", [&](Findings &f) { check_long_host(path, f); });
+  run('C', "descriptor and options", [&](Findings &f) { check_descriptor_texts(path, f); });
+
+  std::string model = options.model;
+  std::unique_ptr<TinyModel> tiny;
+  if (model.empty() && (kinds & (SLUICE_KIND_BACKEND | SLUICE_KIND_ENGINE)) != 0) {
+    tiny = std::make_unique<TinyModel>();
+    model = tiny->path();
+  }
+  run('D', "created and destroyed 200 times", [&](Findings &f) { check_life_cycle(path, model, f); });
+  run('E', "without a status", [&](Findings &f) { check_status_handling(path, model, f); });
+  run('E', "unusual calls", [&](Findings &f) { check_hostile_calls(path, model, f); });
+  if ((kinds & SLUICE_KIND_BACKEND) != 0) run('F', "a backend against itself", [&](Findings &f) { check_backend(path, model, f); });
+  if ((kinds & SLUICE_KIND_SAMPLER) != 0) run('G', "a sampler's rows", [&](Findings &f) { check_sampler(path, f); });
+  if ((kinds & SLUICE_KIND_SCHEDULER) != 0) run('H', "a scheduler in random traffic", [&](Findings &f) { check_scheduler(path, f); });
+  return report;
+}
+
+}  // namespace sluice::conformance

@@ -1,0 +1,24 @@
+#pragma once
+#include <string>
+
+#include "core/conformance/subject.hpp"
+
+// The checks, each run in a child of its own. path is the plugin's file.
+
+namespace sluice::conformance {
+
+void check_elf(const std::string &path, Findings &findings);               ///< A
+void check_loading(const std::string &path, Findings &findings);           ///< B
+void check_other_major(const std::string &path, Findings &findings);       ///< B
+void check_short_host(const std::string &path, Findings &findings);        ///< B: a table that ends early
+void check_long_host(const std::string &path, Findings &findings);         ///< B: a table with more than it knows
+void check_descriptor_texts(const std::string &path, Findings &findings);  ///< C
+/// D: created and destroyed many times. model  for an engine
+void check_life_cycle(const std::string &path, const std::string &model, Findings &findings);
+void check_status_handling(const std::string &path, const std::string &model, Findings &findings);  ///< E
+void check_hostile_calls(const std::string &path, const std::string &model, Findings &findings);    ///< E
+void check_backend(const std::string &path, const std::string &model, Findings &findings);          ///< F
+void check_sampler(const std::string &path, Findings &findings);    ///< G
+void check_scheduler(const std::string &path, Findings &findings);  ///< H
+
+}  // namespace sluice::conformance

@@ -1,0 +1,108 @@
+// The checker itself: the good fixtures pass, and each rule catches the fixture that breaks it.
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+#include <fstream>
+#include <sys/stat.h>
+
+#include "core/conformance/check.hpp"
+
+namespace sluice::conformance {
+namespace {
+
+std::string fixture(const std::string &kind, const std::string &name) {
+  return std::string(SLUICE_FIXTURES) + "/libsluice_" + kind + "_" + name + ".so";
+}
+Report check(const std::string &path, int timeout_s = 60) {
+  CheckOptions options;
+  options.path = path;
+  options.case_timeout = std::chrono::seconds(timeout_s);
+  return check_plugin(options);
+}
+bool found(const Report &report, char stage, const std::string &rule) {
+  for (const auto &c : report.cases)
+    for (const auto &f : c.findings)
+      if (c.stage == stage && f.severity == Severity::kFailure && f.rule.starts_with(rule)) return !f.message.empty() && !f.fix.empty();
+  return false;
+}
+
+struct Bad {
+  const char *kind, *name;
+  char stage;
+  const char *rule;
+};
+void PrintTo(const Bad &bad, std::ostream *out) { *out << bad.kind << " " << bad.name; }
+
+class EachRule : public ::testing::TestWithParam<Bad> {};
+
+TEST_P(EachRule, CatchesTheOneThatBreaksIt) {
+  const Bad bad = GetParam();
+  const std::string own = fixture(bad.kind, bad.name);  // where the file itself is wrong
+  ::setenv("SLUICE_TEST_WRONG", bad.name, 1);
+  const Report report = check(std::filesystem::exists(own) ? own : fixture(bad.kind, "bad"), std::string(bad.name) == "never_returns" ? 2 : 60);
+  EXPECT_TRUE(found(report, bad.stage, bad.rule)) << "no failure " << bad.rule << " in\n" << report.text();
+  EXPECT_NE(report.exit_code(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sampler, EachRule, ::testing::Values(
+    Bad{"sampler", "exports_more", 'A', "A1"}, Bad{"sampler", "undefined", 'A', "A2"},
+    Bad{"sampler", "undefined", 'B', "B1"}, Bad{"sampler", "takes_any_major", 'B', "B2"},
+    Bad{"sampler", "reads_far", 'B', "the process stays alive"}, Bad{"sampler", "equal_sizes", 'B', "B4"},
+    Bad{"sampler", "bad_version", 'C', "C2"}, Bad{"sampler", "no_doc", 'C', "C3"}, Bad{"sampler", "leaks", 'D', "D4"},
+    Bad{"sampler", "leaks_threads", 'D', "D2"}, Bad{"sampler", "leaks_files", 'D', "D3"},
+    Bad{"sampler", "crashes", 'D', "the process stays alive"}, Bad{"sampler", "exits", 'D', "the process stays alive"},
+    Bad{"sampler", "never_returns", 'D', "R7"}, Bad{"sampler", "throws", 'E', "R3"},
+    Bad{"sampler", "needs_status", 'E', "the process stays alive"}, Bad{"sampler", "any_form", 'E', "E1"},
+    Bad{"sampler", "counts_calls", 'G', "G3"}, Bad{"sampler", "knows_rows", 'G', "G4"},
+    Bad{"sampler", "shares_forks", 'G', "G5"}, Bad{"sampler", "hides_state", 'G', "G6"},
+    Bad{"sampler", "other_lower", 'G', "G7"}, Bad{"sampler", "out_of_range", 'G', "G2"},
+    Bad{"sampler", "writes_behind", 'G', "G2"}));
+
+INSTANTIATE_TEST_SUITE_P(Scheduler, EachRule, ::testing::Values(
+    Bad{"scheduler", "empty_fails", 'E', "E2"}, Bad{"scheduler", "too_many_tokens", 'H', "H2"},
+    Bad{"scheduler", "starves", 'H', "H3"}, Bad{"scheduler", "clock", 'H', "H4"}));
+
+INSTANTIATE_TEST_SUITE_P(Backend, EachRule, ::testing::Values(
+    Bad{"backend", "chunks", 'F', "F4"}, Bad{"backend", "blocks", 'F', "F5"}, Bad{"backend", "company", 'F', "F6"},
+    Bad{"backend", "copies", 'F', "F7"}, Bad{"backend", "nan", 'F', "F2"},
+    Bad{"backend", "keeps_pointers", 'F', "F"}, Bad{"backend", "any_flag", 'F', "F8"}));
+
+TEST(Check, GoodPluginsPass) {
+  ::unsetenv("SLUICE_TEST_WRONG");
+  for (const char *kind : {"sampler", "scheduler", "backend"}) {
+    const Report report = check(fixture(kind, "bad"));
+    EXPECT_EQ(report.exit_code(), 0) << report.text();
+    for (const auto &c : report.cases) EXPECT_FALSE(c.skipped) << kind << ": " << c.name;
+  }
+}
+
+TEST(Check, AFileThatIsNoPluginCannotBeLoaded) {
+  const auto path = std::filesystem::temp_directory_path() / "sluice_no_plugin.so";
+  std::ofstream(path) << "not an ELF file";
+  const Report report = check(path);
+  std::filesystem::remove(path);
+  EXPECT_EQ(report.exit_code(), 2) << report.text();
+  EXPECT_TRUE(found(report, 'A', "A0"));
+}
+
+TEST(Check, AFileThatAnyoneMayWriteFails) {
+  const std::string path = fixture("sampler", "writable");
+  std::filesystem::copy_file(fixture("sampler", "bad"), path, std::filesystem::copy_options::overwrite_existing);
+  ::chmod(path.c_str(), 0777);
+  const Report report = check(path);
+  std::filesystem::remove(path);
+  EXPECT_TRUE(found(report, 'A', "A9")) << report.text();
+}
+
+TEST(Check, TheReportIsJson) {
+  const Report report = check(fixture("sampler", "bad_version"));
+  const auto json = boost::json::parse(report.json());
+  EXPECT_EQ(json.at("outcome").as_string(), "failed");
+  size_t failed = 0;
+  for (const auto &c : json.at("checks").as_array()) failed += c.at("verdict").as_string() == "FAILED" ? 1 : 0;
+  EXPECT_EQ(failed, report.failures());
+}
+
+}  // namespace
+}  // namespace sluice::conformance
