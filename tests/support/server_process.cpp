@@ -51,8 +51,8 @@ ServerProcess::ServerProcess(const ServerSetup &setup) {
   wait_until_ready();
 }
 
-ServerProcess::ServerProcess(const std::vector<std::string> &arguments) {
-  std::vector<std::string> argv{SLUICE_BINARY, "serve"};
+ServerProcess::ServerProcess(const std::vector<std::string> &arguments, const std::string &program) {
+  std::vector<std::string> argv{program, "serve"};
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   process_ = std::make_unique<ChildProcess>(argv);
   wait_until_ready();

@@ -35,7 +35,7 @@ class ServerProcess {
   /// throws std::runtime_error with the server's own words when it does not become ready.
   explicit ServerProcess(const ServerSetup &setup);
   /// With these arguments behind `sluice serve`, and nothing added.
-  explicit ServerProcess(const std::vector<std::string> &arguments);
+  explicit ServerProcess(const std::vector<std::string> &arguments, const std::string &program = SLUICE_BINARY);
 
   uint16_t port() const { return port_; }
   ChildProcess &process() { return *process_; }
