@@ -3,12 +3,10 @@
 A chat is a list of (role, text). Wordings come in two lists: the first is for training, the second is only for evaluation.
 """
 
-import random
-
 from refusals import refusal_question
 from story import tell_long_story, tell_story
 from sums import sum_turn
-from world import COLOURS, FACTS, JOBS, OBJECTS, PEOPLE, PLACES, VILLAGE, possessive, pronoun
+from world import COLOURS, FACTS, OBJECTS, PEOPLE, PLACES, VILLAGE
 
 REFUSAL = f"I do not know that. I only know {VILLAGE}, its people, small sums and stories."
 NOT_TOLD = "I was not told that."

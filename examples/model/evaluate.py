@@ -6,12 +6,12 @@ import re
 import numpy as np
 import torch
 
-from chats import GUIDES, NOT_TOLD, REFUSAL, TOLD, WORLD, LongNotes, Notes, long_prompt, world_slots, world_turn
+from chats import GUIDES, NOT_TOLD, REFUSAL, WORLD, LongNotes, Notes, long_prompt, world_slots, world_turn
 from checker import why_rejected
 from corpus import make_rows
 from generate import generate
 from refusals import HELD_OUT as HELD_OUT_QUESTIONS
-from story import tell_long_story, tell_story
+from story import SIMPLE, tell_long_story, tell_story
 from sums import EVALUATION as SUM_WORDINGS, HELD_OUT as HELD_OUT_PAIRS, answer_number
 from train import row_loss
 from world import PEOPLE
@@ -93,13 +93,17 @@ def grams(ids, n):
 
 
 def longest_overlaps(stories, training_ids):
-    """For each story (ids) the longest run of tokens that also stands in the training text."""
+    """For each story (ids) the longest run of tokens that also stands in the training text; runs below 12 count as 0."""
     longest = [0] * len(stories)
-    for n in list(range(12, 41)):
-        seen = np.unique(grams(training_ids, n))
-        hits = [bool(len(s) >= n and np.isin(grams(s, n), seen).any()) for s in stories]
-        longest = [n if hit else old for hit, old in zip(hits, longest)]
-        if not any(hits):
+    for n in range(12, 60):
+        seen = np.sort(grams(training_ids, n))
+        found = False
+        for i, story in enumerate(stories):
+            mine = grams(story, n)
+            at = np.minimum(np.searchsorted(seen, mine), len(seen) - 1)
+            if len(mine) and (seen[at] == mine).any():
+                longest[i], found = n, True
+        if not found:
             break
     return longest
 
@@ -186,7 +190,7 @@ def loss_by_position(model, tokenizer, count=24, bucket=256):
     for _ in range(count):
         ids = [tokenizer.bos]
         while len(ids) < 2049:
-            ids = [tokenizer.bos] + tokenizer.encode(tell_long_story(rng, 30)[0])
+            ids = [tokenizer.bos] + tokenizer.encode(tell_long_story(rng, 30, pair=SIMPLE)[0])
         tokens = torch.tensor(ids[:2049])[None]
         _, _, loss = row_loss(model, tokens, torch.ones(1, 2049), torch.zeros(1, 2049, dtype=torch.long))
         for b in range(len(sums)):

@@ -156,8 +156,8 @@ class Maker:
         self.note("world", *measure_world(target, tokenizer))
         self.note("long chats", *measure_long_chats(target, tokenizer))
         self.note("long stories", measure_long_stories(target, tokenizer))
-        self.note("held-out loss", held_out_loss(target, tokenizer, [("story", 256, 40), ("chat", 256, 40), ("sums", 256, 20),
-                                                                      ("long_chat", 2048, 8), ("long_story", 2048, 8)]))
+        self.note("held-out loss", held_out_loss(target, tokenizer, [("simple_story", 256, 40), ("story", 256, 24), ("chat", 256, 40), ("sums", 256, 20),
+                                                                      ("long_chat", 2048, 8), ("simple_long_story", 2048, 8)]))
         self.note("loss by position", loss_by_position(target, tokenizer))
         training = np.concatenate([phase_ids(tokenizer, phase).ravel() for phase in TARGET_PHASES])
         stories, rejected, samples = measure_stories(target, tokenizer, training)

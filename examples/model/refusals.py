@@ -1,7 +1,5 @@
 """Questions from outside the world. The evaluation list shares no topic with the training lists."""
 
-import random
-
 from sums import is_held_out
 
 TOPICS = """France;Paris;London;Africa;the moon landing;World War Two;the Roman Empire;the president;the prime minister;Shakespeare;Mozart;Einstein;

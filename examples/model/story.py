@@ -1,7 +1,5 @@
 """Seeded stories: a planner keeps who is where and who holds what, and only tells what its state allows."""
 
-import random
-
 from forms import CHOICES, FORMS, MANNERS
 from world import COLOURS, OBJECTS, PEOPLE, PLACES, SIZES, opening_is_held_out, pronoun
 

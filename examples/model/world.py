@@ -30,10 +30,6 @@ def pronoun(name):
     return "she" if name in WOMEN else "he"
 
 
-def possessive(name):
-    return "her" if name in WOMEN else "his"
-
-
 class Facts:
     """Who lives near which place, does which job, and so on; homes, jobs and friends are one to one."""
 
