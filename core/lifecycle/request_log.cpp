@@ -1,8 +1,11 @@
 #include "core/lifecycle/request_log.hpp"
 
+#include <fmt/format.h>
+
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
-#include <cmath>
+#include <chrono>
+#include <string>
 
 #include "core/base/log.hpp"
 
@@ -23,7 +26,11 @@ const char *status_of(const RequestLine &line) {
   return line.cancelled ? "cancelled" : "ok";
 }
 
-double milliseconds(uint64_t ns) { return std::round(static_cast<double>(ns) * 1e-3) * 1e-3; }
+double milliseconds(uint64_t ns) { return static_cast<double>(ns) * 1e-6; }
+
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 }  // namespace
 
@@ -54,9 +61,11 @@ void log_request(const RequestLine &line) {
   o["prompt_tokens"] = usage.prompt_tokens;
   o["cached_tokens"] = usage.cached_tokens;
   o["completion_tokens"] = usage.completion_tokens;
-  if (line.ttft_ns != 0) o["ttft_ms"] = milliseconds(line.ttft_ns);
-  o["e2e_ms"] = milliseconds(line.e2e_ns);
-  log::write_json(boost::json::serialize(o));
+  // Fractions are written here: Boost.JSON would give 9.88E1 for them.
+  std::string text = fmt::format("{{\"ts\":{:.3f},", unix_seconds()) + boost::json::serialize(o).substr(1);
+  text.pop_back();
+  if (line.ttft_ns != 0) text += fmt::format(",\"ttft_ms\":{:.3f}", milliseconds(line.ttft_ns));
+  log::write_json(text + fmt::format(",\"e2e_ms\":{:.3f}}}", milliseconds(line.e2e_ns)));
 }
 
 }  // namespace sluice::lifecycle
