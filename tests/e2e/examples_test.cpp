@@ -42,8 +42,9 @@ class Installed {
     fs::copy(std::string(SLUICE_SOURCE_DIR) + "/examples/" + example, to, fs::copy_options::recursive);
     return to;
   }
-  std::string build(const std::string &example) const {
-    const std::string at = copy(example);
+  std::string build(const std::string &example) const { return build_at(copy(example)); }
+  /// Configures, builds, and runs the check that sluice_add_plugin() has registered. returns  the folder
+  std::string build_at(const std::string &at) const {
     must({SLUICE_CMAKE, "-S", at, "-B", at + "/build", "-DCMAKE_PREFIX_PATH=" + prefix(), "-DCMAKE_BUILD_TYPE=Release",
           "-DCMAKE_C_COMPILER=" SLUICE_CC, "-DCMAKE_CXX_COMPILER=" SLUICE_CXX});
     must({SLUICE_CMAKE, "--build", at + "/build"});
@@ -147,6 +148,49 @@ TEST(Examples, TheEngineEchoesAndStopsWhenToldTo) {
   EXPECT_EQ(stopped.at("finish_reason").as_string(), "stop");
   const auto refused = support::post(server.port(), "/v1/completions", R"({"prompt": "a", "logprobs": 2})");
   EXPECT_EQ(refused.status, 400) << refused.body;
+}
+
+TEST(Skeletons, EveryKindBuildsAndPassesTheCheck) {
+  const Installed tree;
+  const std::pair<const char *, const char *> all[] = {{"sampler", "c"},     {"sampler", "cpp"}, {"scheduler", "cpp"},
+                                                       {"backend", "cpp"}, {"engine", "cpp"},  {"decoder", "cpp"}};
+  for (const auto &[kind, lang] : all) {
+    const std::string at = tree.folder() + "/new-" + kind + "-" + lang;
+    must({tree.program(), "plugins", "new", "--kind", kind, "--name", "my-own", "--lang", lang, "--dir", at});
+    tree.build_at(at);
+  }
+  // A folder with something in it is left alone.
+  const auto again = support::run({tree.program(), "plugins", "new", "--kind", "sampler", "--name", "x", "--dir",
+                                   tree.folder() + "/new-sampler-c"});
+  EXPECT_EQ(again.exit.code, 1);
+  EXPECT_NE(again.err.find("not empty"), std::string::npos) << again.err;
+  for (const std::vector<std::string> &wrong : std::vector<std::vector<std::string>>{
+           {"--kind", "smapler", "--name", "x"}, {"--kind", "sampler", "--name", "../x"}, {"--kind", "backend", "--name", "x", "--lang", "c"}}) {
+    std::vector<std::string> argv{tree.program(), "plugins", "new", "--dir", tree.folder() + "/nowhere"};
+    argv.insert(argv.end(), wrong.begin(), wrong.end());
+    EXPECT_EQ(support::run(argv).exit.code, 1);
+    EXPECT_FALSE(fs::exists(tree.folder() + "/nowhere"));
+  }
+}
+
+TEST(PluginsInfo, MarkdownIsATableOfTheOptions) {
+  const auto info = support::run({SLUICE_BINARY, "plugins", "info", "chain", "--markdown"});
+  ASSERT_EQ(info.exit.code, 0) << info.err;
+  EXPECT_EQ(info.out.find("## sampler `chain`"), 0u) << info.out;
+  EXPECT_NE(info.out.find("| `top_k` |"), std::string::npos) << info.out;
+}
+
+TEST(PluginsCheck, ExitsWithZeroOneAndTwo) {
+  const Installed tree;
+  const std::string own = tree.prefix() + "/lib/sluice/plugins/libsluice_sampler_greedy.so";
+  const auto good = support::run({tree.program(), "plugins", "check", own, "--json"});
+  EXPECT_EQ(good.exit.code, 0) << good.out;
+  EXPECT_EQ(json::parse(good.out).at("outcome").as_string(), "passed");
+  fs::permissions(own, fs::perms::others_write, fs::perm_options::add);
+  const auto writable = support::run({tree.program(), "plugins", "check", own});
+  EXPECT_EQ(writable.exit.code, 1) << writable.out;
+  EXPECT_NE(writable.out.find("fix: chmod go-w"), std::string::npos) << writable.out;
+  EXPECT_EQ(support::run({tree.program(), "plugins", "check", tree.prefix() + "/lib/pkgconfig/sluice.pc"}).exit.code, 2);
 }
 
 }  // namespace
