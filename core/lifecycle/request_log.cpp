@@ -26,11 +26,7 @@ const char *status_of(const RequestLine &line) {
   return line.cancelled ? "cancelled" : "ok";
 }
 
-double milliseconds(uint64_t ns) { return static_cast<double>(ns) * 1e-6; }
-
-double unix_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
+std::string quoted(std::string_view text) { return boost::json::serialize(boost::json::string_view(text)); }
 
 }  // namespace
 
@@ -49,23 +45,19 @@ std::string_view cancel_cause_name(request::CancelCause cause) {
 void log_request(const RequestLine &line) {
   if (!log::enabled(log::Level::kInfo)) return;
   const Usage &usage = line.outcome.usage;
-  boost::json::object o;
-  o["event"] = "request";
-  o["request_id"] = line.spec.request_id;
-  o["client"] = line.spec.client;
-  o["route"] = line.spec.route;
-  o["model"] = line.spec.model->name;
-  o["status"] = status_of(line);
-  if (!line.finish_reasons.empty()) o["finish_reason"] = line.finish_reasons;
-  if (line.cancelled) o["cancel_cause"] = cancel_cause_name(*line.cancelled);
-  o["prompt_tokens"] = usage.prompt_tokens;
-  o["cached_tokens"] = usage.cached_tokens;
-  o["completion_tokens"] = usage.completion_tokens;
-  // Fractions are written here: Boost.JSON would give 9.88E1 for them.
-  std::string text = fmt::format("{{\"ts\":{:.3f},", unix_seconds()) + boost::json::serialize(o).substr(1);
-  text.pop_back();
-  if (line.ttft_ns != 0) text += fmt::format(",\"ttft_ms\":{:.3f}", milliseconds(line.ttft_ns));
-  log::write_json(text + fmt::format(",\"e2e_ms\":{:.3f}}}", milliseconds(line.e2e_ns)));
+  std::string out = fmt::format(R"({{"event":"request","request_id":{},"client":{},"route":{},"model":{},"status":"{}")",
+                                quoted(line.spec.request_id), line.spec.client, quoted(line.spec.route),
+                                quoted(line.spec.model->name), status_of(line));
+  const auto add = [&]<class... A>(fmt::format_string<A...> format, A &&...args) {
+    fmt::format_to(std::back_inserter(out), format, std::forward<A>(args)...);
+  };
+  if (!line.finish_reasons.empty()) add(R"(,"finish_reason":"{}")", line.finish_reasons);
+  if (line.cancelled) add(R"(,"cancel_cause":"{}")", cancel_cause_name(*line.cancelled));
+  add(R"(,"prompt_tokens":{},"cached_tokens":{},"completion_tokens":{})", usage.prompt_tokens, usage.cached_tokens,
+      usage.completion_tokens);
+  if (line.ttft_ns != 0) add(R"(,"ttft_ms":{:.3f})", static_cast<double>(line.ttft_ns) * 1e-6);
+  add(R"(,"e2e_ms":{:.3f}}})", static_cast<double>(line.e2e_ns) * 1e-6);
+  log::write_json(out);
 }
 
 }  // namespace sluice::lifecycle

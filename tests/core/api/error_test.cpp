@@ -103,7 +103,8 @@ TEST(Errors, EveryRegisteredRouteNeedsTheKey) {
   options.access.api_keys = {"secret"};
   ApiServer s(options);
   int guarded = 0;
-  for (const auto &route : api::make_router(s.context).routes()) {
+  const auto router = api::make_router(s.context);
+  for (const auto &route : router.routes()) {
     std::string path = route.pattern;
     if (path.ends_with("{}")) path.replace(path.size() - 2, 2, "x");
     const auto response = s.call(route.method == "GET" ? get(path) : post(path, "{}"));

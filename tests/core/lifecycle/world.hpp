@@ -67,10 +67,11 @@ struct World {
     return s;
   }
   std::shared_ptr<lifecycle::Generation> start(lifecycle::GenerationSpec s) {
-    return lifecycle::Generation::start(service, std::move(s), recorder, [this](std::function<void()> f) {
+    kept.push_back(lifecycle::Generation::start(service, std::move(s), recorder, [this](std::function<void()> f) {
       const std::lock_guard lock(mutex);
       posted.push_back(std::move(f));
-    });
+    }));
+    return kept.back();
   }
   /// Runs what was posted, also what that posts.
   void run_posted() {
@@ -109,6 +110,7 @@ struct World {
   std::deque<std::function<void()>> posted;
   lifecycle::Service service;
   std::shared_ptr<Recorder> recorder = std::make_shared<Recorder>();
+  std::vector<std::shared_ptr<lifecycle::Generation>> kept;  ///< as a connection would keep them
 };
 
 }  // namespace sluice::test
