@@ -174,7 +174,7 @@ void ForeignEngine::stop() {
 // ---- events -----------------------------------------------------------------------------------------------------
 
 int32_t ForeignEngine::on_engine_event(const sluice_engine_event &event) {
-  if (!SLUICE_HAS(&event, sluice_engine_event, cached_tokens)) return SLUICE_E_INVALID_ARGUMENT;
+  if (event.struct_size < SLUICE_SIZE_THROUGH(sluice_engine_event, cached_tokens)) return SLUICE_E_INVALID_ARGUMENT;
   const std::lock_guard lock(mutex_);
   const auto at = live_.find(event.request_id);
   if (at == live_.end()) {
