@@ -97,6 +97,7 @@ void GraphModel::configure(const sluice_model_setup &setup, const uint32_t *devi
     throw sdk::Error(SLUICE_E_INVALID_ARGUMENT, "configure while a step's result is not released");
   s.kv.device_blocks = *device_blocks;
   s.kv.host_blocks = host_blocks == nullptr ? 0 : *host_blocks;
+  settings_.configured = false;  // until all of it has succeeded
   runner_.reset();
   device_->configure(s.limits, built_.program.ops, s.kv);
   runner_ = std::make_unique<StepRunner>(*device_, built_.program, s, options_.deterministic ? kSplitTokens : 0);

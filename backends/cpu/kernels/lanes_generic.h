@@ -180,7 +180,7 @@ inline int32_t store_i8(int8_t *p, F32 a) {
   int32_t total = 0;
   SLUICE_LANES {
     const float rounded = (a.v[i] + 12582912.0f) - 12582912.0f;
-    p[i] = int8_t(rounded > 127 ? 127 : rounded < -127 ? -127 : rounded);
+    p[i] = int8_t(rounded > 127 ? 127 : rounded >= -127 ? rounded : -127); /* NaN as the vector units have it */
     total += p[i];
   }
   return total;
