@@ -26,6 +26,15 @@ TEST(Library, LoadsAPluginThatIsRight) {
   EXPECT_TRUE(l->schema->fields().empty());
 }
 
+// Tables grow at the end from version to version, on either side.
+TEST(Library, TakesLongerTablesAndThoseWithoutTheYoungestOptionalFunction) {
+  const auto longer = load("long_tables");
+  EXPECT_TRUE(longer) << longer.error().message;
+  const auto shorter = load("optional_absent");
+  ASSERT_TRUE(shorter) << shorter.error().message;
+  EXPECT_FALSE(SLUICE_HAS_FN(shorter->desc->sampler, sluice_sampler_vtbl, reconfigure));
+}
+
 struct Case {
   const char *name;
   Code code;
@@ -50,6 +59,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"no_table", Code::kInvalidArgument, "has no table"},
                     Case{"no_apply", Code::kInvalidArgument, "required function apply"},
                     Case{"no_mask_function", Code::kInvalidArgument, "required function fill_masks"},
+                    Case{"short_table", Code::kInvalidArgument, "required function commit"},
                     Case{"unknown_flag", Code::kUnsupported, "0x4000"},
                     Case{"small_descriptor", Code::kInvalidArgument, "too small"},
                     Case{"bad_default", Code::kInvalidArgument, "many"},
