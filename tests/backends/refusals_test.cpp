@@ -186,6 +186,16 @@ TEST_F(Refusals, Setups) {
   EXPECT_THAT(configure(SLUICE_DT_F16, 16, 100'000'000), HasSubstr("are available"));
 }
 
+TEST_F(Refusals, AFailedConfigureLeavesNothingToSubmitTo) {
+  EXPECT_THROW(model->configure(8, 100'000'000, 16, SLUICE_DT_F16), std::runtime_error);
+  StepInput input({{{3}, 0, {1}, {}}}, 16);
+  sluice_ticket ticket = 0;
+  EXPECT_EQ(model->submit(input.step, &ticket), SLUICE_E_INVALID_ARGUMENT);
+  EXPECT_THAT(std::string(model->status.msg), HasSubstr("submit before configure"));
+  model->configure(8, 10, 16, SLUICE_DT_F16);
+  EXPECT_EQ(model->submit(input.step, &ticket), SLUICE_OK) << model->status.msg;
+}
+
 TEST_F(Refusals, PlansAndInfoSayWhatConfigureDoes) {
   const sluice_model_info info = model->info();
   EXPECT_STREQ(info.arch, "llama");

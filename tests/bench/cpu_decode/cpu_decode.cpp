@@ -1,7 +1,8 @@
 // How close one-sequence decode on the cpu backend comes to the memory's read bandwidth, on the same threads.
 //
 // Interleaves the two, ROUNDS times: a stream over a buffer of the weights' size, then DECODE steps of one token.
-// Prints medians with minimum and maximum. It cannot pass or fail by time.
+// Prints medians with minimum and maximum. It cannot pass or fail by time. Without a MODEL it writes a random one of the
+// preset's shape to the temporary folder and leaves it there for the next run.
 //
 //   cpu_decode [MODEL.gguf] [--preset tinyllama-1.1b] [--type q8_0] [--threads N] [--context 128] [--batch 1]
 //              [--tokens 16] [--rounds 5] [--prompt 512]
