@@ -95,7 +95,13 @@ def tracked_ids(tokenizer):
     return np.array(sorted({piece[0] for piece in pieces if len(piece) == 1}))
 
 
-def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked_weight=1.0):
+def handling_ids(tokenizer):
+    """Verbs that only the one who holds a thing may take, or only the other one."""
+    words = "gave handed passed took got held cleaned showed carried".split()
+    return np.array([tokenizer.encode(" " + word)[0] for word in words])
+
+
+def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked_weight=1.0, handling_weight=1.0):
     """Packs documents first-fit into `rows` rows of length + 1 tokens; the same arguments give the same rows.
 
     Documents longer than a row are left out. Returns (ids uint16, weights float32, documents uint16), each [rows, length + 1].
@@ -127,5 +133,7 @@ def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked
         weights[np.isin(ids, decoration_ids(tokenizer))] *= decoration_weight
     if tracked_weight != 1.0:
         weights[np.isin(ids, tracked_ids(tokenizer))] *= tracked_weight
+    if handling_weight != 1.0:
+        weights[np.isin(ids, handling_ids(tokenizer))] *= handling_weight
     order = np.array(rng.sample(range(rows), rows))
     return ids[order], weights[order], documents[order]

@@ -71,16 +71,19 @@ TARGET_PHASES = [
     Phase("stories", STORIES, length=256, rows=8, steps=700, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
     Phase("pairs", PAIRS, length=256, rows=8, steps=800, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
     Phase("one-thing", ALONE, length=256, rows=8, steps=1000, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, rate=0.5),
-    Phase("middle", MIDDLE, length=1024, rows=2, steps=350, seed=SEED, decoration_weight=0.2, tracked_weight=2.0, rate=0.5),
-    Phase("long", LONG, length=2048, rows=1, steps=250, seed=SEED, decoration_weight=0.5, rate=0.5),
+    Phase("holders", ALONE, length=256, rows=8, steps=300, seed=SEED, decoration_weight=0.1, tracked_weight=2.0, handling_weight=4.0,
+          rate=0.5),
+    Phase("middle", MIDDLE, length=1024, rows=2, steps=200, seed=SEED, decoration_weight=0.2, tracked_weight=2.0, handling_weight=3.0,
+          rate=0.5),
+    Phase("long", LONG, length=2048, rows=1, steps=100, seed=SEED, decoration_weight=0.3, tracked_weight=2.0, handling_weight=3.0, rate=0.5),
 ]
 DRAFT_PHASES = [
-    Phase("draft-short", ALONE, length=256, rows=8, steps=900, seed=SEED + 1),
-    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=150, seed=SEED + 1),
+    Phase("draft-short", ALONE, length=256, rows=8, steps=750, seed=SEED + 1),
+    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=100, seed=SEED + 1),
 ]
 HEADS_PHASES = [
-    Phase("heads-short", ALONE, length=256, rows=8, steps=700, seed=SEED + 2),
-    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=100, seed=SEED + 2),
+    Phase("heads-short", ALONE, length=256, rows=8, steps=550, seed=SEED + 2),
+    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=80, seed=SEED + 2),
 ]
 
 
@@ -118,13 +121,13 @@ class Maker:
         return load_model(self.at("target.gguf")).requires_grad_(False)
 
     def draft(self):
-        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=400,
+        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=300,
                      low_precision=self.low_precision, loss_of=distillation_loss(self.frozen_target()))
 
     def heads(self):
         target = self.frozen_target()
         return train(lambda: MedusaHeads(target), HEADS_PHASES, self.tokenizer(), self.at("heads.pt"), SEED + 2, peak=1e-3,
-                     decay_steps=350, low_precision=self.low_precision, loss_of=heads_loss(target))
+                     decay_steps=250, low_precision=self.low_precision, loss_of=heads_loss(target))
 
     def export(self):
         tokenizer = self.tokenizer()
