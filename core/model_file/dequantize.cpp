@@ -70,13 +70,26 @@ void dequantize_row(TensorType type, const std::byte *source, float *out, size_t
   }
   for (size_t i = 0; i < n_elements; i += info.block_elements, from += info.block_bytes) {
     switch (type) {
-      case TensorType::kF32: break;
-      case TensorType::kF16: out[i] = load_f16(from); break;
-      case TensorType::kBF16: out[i] = bf16_to_f32(load_u16(from)); break;
-      case TensorType::kQ8_0: q8_0(from, out + i); break;
-      case TensorType::kQ4_0: q4_0(from, out + i); break;
-      case TensorType::kQ4_K: q4_k(from, out + i); break;
-      case TensorType::kQ6_K: q6_k(from, out + i); break;
+      case TensorType::kF32:
+        break;
+      case TensorType::kF16:
+        out[i] = load_f16(from);
+        break;
+      case TensorType::kBF16:
+        out[i] = bf16_to_f32(load_u16(from));
+        break;
+      case TensorType::kQ8_0:
+        q8_0(from, out + i);
+        break;
+      case TensorType::kQ4_0:
+        q4_0(from, out + i);
+        break;
+      case TensorType::kQ4_K:
+        q4_k(from, out + i);
+        break;
+      case TensorType::kQ6_K:
+        q6_k(from, out + i);
+        break;
     }
   }
 }

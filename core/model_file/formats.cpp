@@ -2,24 +2,24 @@
 
 #include "core/model_file/checked.hpp"
 
+#include <fmt/format.h>
 #include <array>
 #include <cassert>
-#include <fmt/format.h>
 
 namespace sluice::model_file {
 namespace {
 
 constexpr TypeInfo kTypes[] = {
-    {TensorType::kF32, "f32", 1, 4},      {TensorType::kF16, "f16", 1, 2},      {TensorType::kBF16, "bf16", 1, 2},
-    {TensorType::kQ8_0, "q8_0", 32, 34},  {TensorType::kQ4_0, "q4_0", 32, 18},  {TensorType::kQ4_K, "q4_k", 256, 144},
+    {TensorType::kF32, "f32", 1, 4},       {TensorType::kF16, "f16", 1, 2},     {TensorType::kBF16, "bf16", 1, 2},
+    {TensorType::kQ8_0, "q8_0", 32, 34},   {TensorType::kQ4_0, "q4_0", 32, 18}, {TensorType::kQ4_K, "q4_k", 256, 144},
     {TensorType::kQ6_K, "q6_k", 256, 210},
 };
 
 constexpr std::array<std::string_view, 40> kGgmlNames = {
-    "F32",     "F16",    "Q4_0",  "Q4_1",    "Q4_2",   "Q4_3",   "Q5_0",   "Q5_1",  "Q8_0",  "Q8_1",
-    "Q2_K",    "Q3_K",   "Q4_K",  "Q5_K",    "Q6_K",   "Q8_K",   "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S",
-    "IQ4_NL",  "IQ3_S",  "IQ2_S", "IQ4_XS",  "I8",     "I16",    "I32",    "I64",   "F64",   "IQ1_M",
-    "BF16",    "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0", "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",
+    "F32",    "F16",      "Q4_0",     "Q4_1",     "Q4_2",  "Q4_3",  "Q5_0",       "Q5_1",       "Q8_0",       "Q8_1",
+    "Q2_K",   "Q3_K",     "Q4_K",     "Q5_K",     "Q6_K",  "Q8_K",  "IQ2_XXS",    "IQ2_XS",     "IQ3_XXS",    "IQ1_S",
+    "IQ4_NL", "IQ3_S",    "IQ2_S",    "IQ4_XS",   "I8",    "I16",   "I32",        "I64",        "F64",        "IQ1_M",
+    "BF16",   "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0", "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",
 };
 
 }  // namespace

@@ -1,14 +1,15 @@
 #include "core/model_file/gguf.hpp"
 
-#include <cmath>
 #include <fmt/format.h>
+#include <cmath>
 #include <limits>
 #include <optional>
 
 namespace sluice::model_file {
 namespace {
 
-template <class T> T load(const std::byte *from) {
+template <class T>
+T load(const std::byte *from) {
   T value;
   std::memcpy(&value, from, sizeof value);
   return value;
@@ -24,15 +25,24 @@ Integer signed_integer(int64_t value) { return {value < 0, static_cast<uint64_t>
 
 std::optional<Integer> load_integer(ValueType type, const std::byte *from) {
   switch (type) {
-    case ValueType::kU8: return Integer{false, load<uint8_t>(from)};
-    case ValueType::kU16: return Integer{false, load<uint16_t>(from)};
-    case ValueType::kU32: return Integer{false, load<uint32_t>(from)};
-    case ValueType::kU64: return Integer{false, load<uint64_t>(from)};
-    case ValueType::kI8: return signed_integer(load<int8_t>(from));
-    case ValueType::kI16: return signed_integer(load<int16_t>(from));
-    case ValueType::kI32: return signed_integer(load<int32_t>(from));
-    case ValueType::kI64: return signed_integer(load<int64_t>(from));
-    default: return std::nullopt;
+    case ValueType::kU8:
+      return Integer{false, load<uint8_t>(from)};
+    case ValueType::kU16:
+      return Integer{false, load<uint16_t>(from)};
+    case ValueType::kU32:
+      return Integer{false, load<uint32_t>(from)};
+    case ValueType::kU64:
+      return Integer{false, load<uint64_t>(from)};
+    case ValueType::kI8:
+      return signed_integer(load<int8_t>(from));
+    case ValueType::kI16:
+      return signed_integer(load<int16_t>(from));
+    case ValueType::kI32:
+      return signed_integer(load<int32_t>(from));
+    case ValueType::kI64:
+      return signed_integer(load<int64_t>(from));
+    default:
+      return std::nullopt;
   }
 }
 
@@ -45,7 +55,8 @@ std::optional<float> load_number(ValueType type, const std::byte *from) {
   }
   const auto integer = load_integer(type, from);
   if (!integer) return std::nullopt;
-  return integer->negative ? static_cast<float>(static_cast<int64_t>(integer->bits)) : static_cast<float>(integer->bits);
+  return integer->negative ? static_cast<float>(static_cast<int64_t>(integer->bits))
+                           : static_cast<float>(integer->bits);
 }
 
 std::string_view load_string(const std::byte *from) {

@@ -42,9 +42,9 @@ struct Tensor {
 /// One metadata value as the file encodes it: little endian, an array's elements back to back, a string with its
 /// 64-bit length before it.
 struct MetadataValue {
-  ValueType type = ValueType::kU8;      ///< an array's: that of its elements, never kArray
+  ValueType type = ValueType::kU8;  ///< an array's: that of its elements, never kArray
   bool is_array = false;
-  uint64_t count = 1;                   ///< elements; 1 for a scalar
+  uint64_t count = 1;  ///< elements; 1 for a scalar
   std::span<const std::byte> encoded;
 };
 

@@ -2,9 +2,9 @@
 #include "core/model_file/checked.hpp"
 #include "core/model_file/gguf.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <bit>
-#include <fmt/format.h>
 
 namespace sluice::model_file {
 
@@ -21,17 +21,22 @@ uint64_t element_bytes(ValueType type) {
   switch (type) {
     case ValueType::kU8:
     case ValueType::kI8:
-    case ValueType::kBool: return 1;
+    case ValueType::kBool:
+      return 1;
     case ValueType::kU16:
-    case ValueType::kI16: return 2;
+    case ValueType::kI16:
+      return 2;
     case ValueType::kU32:
     case ValueType::kI32:
-    case ValueType::kF32: return 4;
+    case ValueType::kF32:
+      return 4;
     case ValueType::kU64:
     case ValueType::kI64:
-    case ValueType::kF64: return 8;
+    case ValueType::kF64:
+      return 8;
     case ValueType::kString:
-    case ValueType::kArray: return 0;
+    case ValueType::kArray:
+      return 0;
   }
   return 0;
 }
@@ -74,13 +79,15 @@ class GgufParser {
   std::span<const std::byte> bytes() const { return file_.bytes_; }
   uint64_t left() const { return bytes().size() - at_; }
 
-  template <class... A> Error bad(fmt::format_string<A...> text, A &&...a) const {
+  template <class... A>
+  Error bad(fmt::format_string<A...> text, A &&...a) const {
     return invalid_argument(
         fmt::format("{}: {} (at byte {})", file_.name_, fmt::format(text, std::forward<A>(a)...), at_));
   }
   Error cut_short(std::string_view what) const { return bad("the file ends inside {}; it is truncated", what); }
 
-  template <class T> bool read(T &out) {
+  template <class T>
+  bool read(T &out) {
     if (left() < sizeof(T)) return false;
     std::memcpy(&out, bytes().data() + at_, sizeof(T));
     at_ += sizeof(T);
@@ -121,8 +128,7 @@ class GgufParser {
     if (key->empty()) return bad("metadata key {} is empty", index);
     auto value = read_value(*key);
     if (!value) return value.error();
-    if (at_ > GgufLimits::kMetadataBytes)
-      return bad("the metadata exceeds {} MiB", GgufLimits::kMetadataBytes >> 20);
+    if (at_ > GgufLimits::kMetadataBytes) return bad("the metadata exceeds {} MiB", GgufLimits::kMetadataBytes >> 20);
     if (!file_.metadata_.emplace(*key, *value).second) return bad("metadata key '{}' appears twice", printable(*key));
     file_.keys_.push_back(*key);
     return {};
@@ -149,7 +155,8 @@ class GgufParser {
 
   Result<> skip_elements(std::string_view key, const MetadataValue &value) {
     if (value.type == ValueType::kString) {
-      if (value.count > left() / 8) return bad("'{}' claims {} strings; the file is too short", printable(key), value.count);
+      if (value.count > left() / 8)
+        return bad("'{}' claims {} strings; the file is too short", printable(key), value.count);
       for (uint64_t i = 0; i < value.count; ++i)
         if (auto text = read_string("a metadata string", GgufLimits::kStringBytes); !text) return text.error();
       return {};
@@ -159,7 +166,8 @@ class GgufParser {
       return bad("'{}' claims {} elements; the file is too short", printable(key), value.count);
     if (value.type == ValueType::kBool)
       for (uint64_t i = 0; i < size_bytes; ++i)
-        if (std::to_integer<unsigned>(bytes()[at_ + i]) > 1) return bad("'{}' is a boolean but neither 0 nor 1", printable(key));
+        if (std::to_integer<unsigned>(bytes()[at_ + i]) > 1)
+          return bad("'{}' is a boolean but neither 0 nor 1", printable(key));
     at_ += size_bytes;
     return {};
   }

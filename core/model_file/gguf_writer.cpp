@@ -10,7 +10,8 @@ namespace {
 
 constexpr uint64_t kAlignment = 32;
 
-template <class T> void append(std::string &to, T value) {
+template <class T>
+void append(std::string &to, T value) {
   to.append(reinterpret_cast<const char *>(&value), sizeof value);
 }
 
@@ -115,7 +116,8 @@ Result<> GgufWriter::write(std::span<const std::byte> piece) {
 
 Result<> GgufWriter::finish() {
   if (current_tensor_ != tensor_bytes_.size())
-    return invalid_argument(fmt::format("tensor {} of {} was not written in full", current_tensor_, tensor_bytes_.size()));
+    return invalid_argument(
+        fmt::format("tensor {} of {} was not written in full", current_tensor_, tensor_bytes_.size()));
   out_.flush();
   return put(nullptr, 0);
 }

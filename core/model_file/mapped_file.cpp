@@ -1,12 +1,12 @@
 #include "core/model_file/mapped_file.hpp"
 
-#include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <cerrno>
+#include <cstring>
 
 namespace sluice::model_file {
 namespace {
@@ -63,9 +63,8 @@ Result<> MappedFile::check_unchanged() const {
   struct stat info {};
   if (::fstat(fd_, &info) != 0) return system_error(path_, "cannot stat");
   if (static_cast<size_t>(info.st_size) != size_bytes_ || modified_ns(info) != modified_ns_)
-    return Error{Code::kUnavailable,
-                 fmt::format("{}: the file changed while it was in use; load it again", path_.string()),
-                 {}};
+    return Error{
+        Code::kUnavailable, fmt::format("{}: the file changed while it was in use; load it again", path_.string()), {}};
   return {};
 }
 

@@ -20,9 +20,7 @@ float store_f16(uint8_t *to, float value) {
   return f16_to_f32(half);
 }
 
-int nearest(float value, int low, int high) {
-  return std::clamp(static_cast<int>(std::lround(value)), low, high);
-}
+int nearest(float value, int low, int high) { return std::clamp(static_cast<int>(std::lround(value)), low, high); }
 
 float inverse(float value) { return value != 0.0f ? 1.0f / value : 0.0f; }
 
@@ -101,13 +99,27 @@ void quantize_row(TensorType type, const float *source, std::byte *out, size_t n
   auto *to = reinterpret_cast<uint8_t *>(out);
   for (size_t i = 0; i < n_elements; i += info.block_elements, to += info.block_bytes) {
     switch (type) {
-      case TensorType::kF32: std::memcpy(to, source + i, sizeof(float)); break;
-      case TensorType::kF16: store_u16(to, f32_to_f16(source[i])); break;
-      case TensorType::kBF16: store_u16(to, f32_to_bf16(source[i])); break;
-      case TensorType::kQ8_0: q8_0(source + i, to); break;
-      case TensorType::kQ4_0: q4_0(source + i, to); break;
-      case TensorType::kQ4_K: q4_k(source + i, to); break;
-      case TensorType::kQ6_K: q6_k(source + i, to); break;
+      case TensorType::kF32:
+        std::memcpy(to, source + i, sizeof(float));
+        break;
+      case TensorType::kF16:
+        store_u16(to, f32_to_f16(source[i]));
+        break;
+      case TensorType::kBF16:
+        store_u16(to, f32_to_bf16(source[i]));
+        break;
+      case TensorType::kQ8_0:
+        q8_0(source + i, to);
+        break;
+      case TensorType::kQ4_0:
+        q4_0(source + i, to);
+        break;
+      case TensorType::kQ4_K:
+        q4_k(source + i, to);
+        break;
+      case TensorType::kQ6_K:
+        q6_k(source + i, to);
+        break;
     }
   }
 }

@@ -34,9 +34,9 @@ class RandomWeights {
   void q4_k(Xoshiro &random, uint8_t *block) const;
 
   TensorType type_;
-  std::array<uint16_t, 16> scales_{};   // f16 block scales to choose from
-  std::array<uint8_t, 256> q8_{};       // a random byte -> the int8 at that quantile of the normal distribution
-  std::vector<uint16_t> f16_;           // 16 random bits -> the f16 at that quantile
+  std::array<uint16_t, 16> scales_{};  // f16 block scales to choose from
+  std::array<uint8_t, 256> q8_{};      // a random byte -> the int8 at that quantile of the normal distribution
+  std::vector<uint16_t> f16_;          // 16 random bits -> the f16 at that quantile
 };
 
 }  // namespace sluice::model_file

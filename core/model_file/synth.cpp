@@ -4,9 +4,9 @@
 #include "core/model_file/random_weights.hpp"
 #include "core/model_file/synth_vocabulary.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
-#include <fmt/format.h>
 #include <fstream>
 #include <numbers>
 
@@ -69,9 +69,12 @@ std::vector<PlannedTensor> plan_tensors(const Preset &p, TensorType type) {
 
 uint32_t file_type(TensorType type) {
   switch (type) {
-    case TensorType::kF16: return 1;
-    case TensorType::kQ8_0: return 7;
-    default: return 14;  // mostly Q4_K, small
+    case TensorType::kF16:
+      return 1;
+    case TensorType::kQ8_0:
+      return 7;
+    default:
+      return 14;  // mostly Q4_K, small
   }
 }
 
@@ -120,7 +123,8 @@ std::vector<float> rope_factors(const Preset &p) {
 /// Hands out a tensor's bytes in pieces, and reports them.
 class Pieces {
  public:
-  Pieces(GgufWriter &writer, const SynthOptions &options) : writer_(writer), options_(options), random_type_(options.type) {}
+  Pieces(GgufWriter &writer, const SynthOptions &options)
+      : writer_(writer), options_(options), random_type_(options.type) {}
 
   Result<> write(const Preset &preset, const PlannedTensor &tensor, uint64_t index) {
     if (tensor.fill == Fill::kRandom) return write_random(tensor, index);
@@ -179,7 +183,8 @@ Result<> synthesize(const SynthOptions &options, std::ostream &out) {
   auto preset = find_preset(options);
   if (!preset) return preset.error();
   if (!RandomWeights::supports(options.type))
-    return invalid_argument(fmt::format("type {} cannot be synthesised; take q8_0, q4_k, f16 or f32", type_name(options.type)), "type");
+    return invalid_argument(
+        fmt::format("type {} cannot be synthesised; take q8_0, q4_k, f16 or f32", type_name(options.type)), "type");
   GgufWriter writer(out);
   write_metadata(writer, **preset, options);
   const auto tensors = plan_tensors(**preset, options.type);

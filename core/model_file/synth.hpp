@@ -12,8 +12,8 @@
 namespace sluice::model_file {
 
 struct SynthOptions {
-  std::string preset;                    ///< one of synth_presets()
-  TensorType type = TensorType::kQ8_0;   ///< of every matrix: q8_0, q4_k or f16; vectors are f32
+  std::string preset;                   ///< one of synth_presets()
+  TensorType type = TensorType::kQ8_0;  ///< of every matrix: q8_0, q4_k or f16; vectors are f32
   uint64_t seed = 0;
   /// Called after every piece of at most a few MiB; may be empty.
   std::function<void(uint64_t done_bytes, uint64_t total_bytes)> progress;
@@ -22,8 +22,8 @@ struct SynthOptions {
 /// tinyllama-1.1b, llama-3.2-3b, llama-3.1-8b, and tiny (two layers, for tests).
 std::vector<std::string_view> synth_presets();
 
-/// Writes a model of a published shape whose weights are random, N(0, 0.02), with a made-up byte-level vocabulary of the
-/// published size, so that everything but the sense of the text is real. The same options give the same bytes.
+/// Writes a model of a published shape whose weights are random, N(0, 0.02), with a made-up byte-level vocabulary of
+/// the published size, so that everything but the sense of the text is real. The same options give the same bytes.
 /// Writes `out`.part and renames it, so `out` is whole or untouched.
 ///
 /// errors  kInvalidArgument (unknown preset, type), kUnavailable (the file cannot be written)

@@ -2,8 +2,8 @@
 
 #include "core/model_file/byte_level.hpp"
 
-#include <cassert>
 #include <fmt/format.h>
+#include <cassert>
 #include <string_view>
 
 namespace sluice::model_file {
@@ -54,13 +54,21 @@ void add_merges(SynthVocabulary &v, size_t n) {
 }
 
 void add_llama3_specials(SynthVocabulary &v, uint32_t count) {
-  static constexpr std::string_view kNames[] = {
-      "<|begin_of_text|>",   "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
-      "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>",
-      "<|eom_id|>",          "<|eot_id|>",      "<|python_tag|>"};
+  static constexpr std::string_view kNames[] = {"<|begin_of_text|>",
+                                                "<|end_of_text|>",
+                                                "<|reserved_special_token_0|>",
+                                                "<|reserved_special_token_1|>",
+                                                "<|finetune_right_pad_id|>",
+                                                "<|reserved_special_token_2|>",
+                                                "<|start_header_id|>",
+                                                "<|end_header_id|>",
+                                                "<|eom_id|>",
+                                                "<|eot_id|>",
+                                                "<|python_tag|>"};
   const auto first = static_cast<uint32_t>(v.tokens.size());
   for (uint32_t i = 0; i < count; ++i)
-    add(v, i < std::size(kNames) ? std::string(kNames[i]) : fmt::format("<|reserved_special_token_{}|>", i - 8), kControl);
+    add(v, i < std::size(kNames) ? std::string(kNames[i]) : fmt::format("<|reserved_special_token_{}|>", i - 8),
+        kControl);
   v.bos = first;
   v.eos = first + 9;  // end of turn, as the instruct models have it
 }

@@ -2,8 +2,8 @@
 // first in the list of merges.
 #include "core/text/text_encoder.hpp"
 
-#include <bit>
 #include <fmt/format.h>
+#include <bit>
 
 namespace sluice::text {
 namespace {
@@ -49,7 +49,10 @@ class MergeTable {
 class BpeEncoder final : public TextEncoder {
  public:
   BpeEncoder(const Vocabulary &vocabulary, Pretokenizer words, MergeTable merges, bool whole_words_first)
-      : vocabulary_(vocabulary), words_(std::move(words)), merges_(std::move(merges)), whole_words_first_(whole_words_first) {}
+      : vocabulary_(vocabulary),
+        words_(std::move(words)),
+        merges_(std::move(merges)),
+        whole_words_first_(whole_words_first) {}
 
   Result<> encode(std::string_view text, EncodeScratch &scratch, std::vector<int32_t> &out) const override {
     if (auto r = words_.split(text, scratch.split, scratch.words); !r) return r;
@@ -96,15 +99,15 @@ Result<MergeTable> read_merges(const model_file::Gguf &file, const Vocabulary &v
   for (const std::string_view line : *merges) {
     const size_t space = line.find(' ', 1);
     if (space == std::string_view::npos)
-      return invalid_argument(fmt::format("{}: {}[{}] '{}' is not two tokens with a space between", file.name(), kMergesKey,
-                                          rank, model_file::printable(line)));
+      return invalid_argument(fmt::format("{}: {}[{}] '{}' is not two tokens with a space between", file.name(),
+                                          kMergesKey, rank, model_file::printable(line)));
     const std::string left = decode_byte_level(line.substr(0, space));
     const std::string right = decode_byte_level(line.substr(space + 1));
     const int32_t ids[3] = {vocabulary.find(left), vocabulary.find(right), vocabulary.find(left + right)};
     for (const int32_t id : ids)
       if (id == kNoToken)
-        return invalid_argument(fmt::format("{}: {}[{}] '{}' joins what the vocabulary does not have", file.name(), kMergesKey,
-                                            rank, model_file::printable(line)));
+        return invalid_argument(fmt::format("{}: {}[{}] '{}' joins what the vocabulary does not have", file.name(),
+                                            kMergesKey, rank, model_file::printable(line)));
     table.insert(ids[0], ids[1], {rank++, ids[2]});
   }
   return table;

@@ -4,13 +4,14 @@
 #include "core/text/jinja/parser.hpp"
 #include "core/text/jinja/renderer.hpp"
 
-#include <boost/json.hpp>
 #include <fmt/format.h>
+#include <boost/json.hpp>
 
 namespace sluice::text {
 
 const std::string_view ChatTemplate::kChatMl =
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
+    "'\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 struct ChatTemplate::Program {
@@ -19,7 +20,8 @@ struct ChatTemplate::Program {
 
 Result<ChatTemplate> ChatTemplate::compile(std::string source) {
   if (source.size() > kMaxSourceBytes)
-    return invalid_argument(fmt::format("the chat template has {} bytes; the limit is {}", source.size(), kMaxSourceBytes));
+    return invalid_argument(
+        fmt::format("the chat template has {} bytes; the limit is {}", source.size(), kMaxSourceBytes));
   try {
     ChatTemplate out;
     out.program_ = std::make_shared<const Program>(Program{jinja::Parser(jinja::tokenize(source)).parse()});
@@ -53,7 +55,8 @@ Result<std::string> ChatTemplate::render(const boost::json::array &messages, con
     return renderer.run();
   } catch (const jinja::Failure &failure) {
     if (failure.raised) return Error{failure.code, failure.message, "messages"};
-    return Error{failure.code, fmt::format("the model's chat template, line {}: {}", renderer.line(), failure.message), "messages"};
+    return Error{failure.code, fmt::format("the model's chat template, line {}: {}", renderer.line(), failure.message),
+                 "messages"};
   }
 }
 

@@ -15,7 +15,7 @@ struct RenderOptions {
   bool add_generation_prompt = true;  ///< end with the words that make the model answer
   std::string_view bos_token;         ///< as the vocabulary spells it; templates write it themselves
   std::string_view eos_token;
-  const boost::json::object *extra = nullptr;  ///< further variables (`tools`, `enable_thinking`); may be null
+  const boost::json::object *extra = nullptr;   ///< further variables (`tools`, `enable_thinking`); may be null
   std::optional<std::chrono::sys_seconds> now;  ///< for strftime_now, in UTC; the system's clock when empty
   size_t max_output_bytes = 16u << 20;
 };
@@ -39,7 +39,8 @@ class ChatTemplate {
   static Result<ChatTemplate> from_gguf(const model_file::Gguf &file);
 
   /// messages  objects with `role` and `content`, checked by whoever read the request
-  /// errors    kInvalidArgument    the template refuses (raise_exception, its text as it is) or cannot treat the messages
+  /// errors    kInvalidArgument    the template refuses (raise_exception, its text as it is) or cannot treat the
+  /// messages
   ///           kResourceExhausted  too many steps, too much output, too deep
   Result<std::string> render(const boost::json::array &messages, const RenderOptions &options) const;
 

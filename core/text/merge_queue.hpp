@@ -18,8 +18,8 @@ struct Merge {
 
 /// A stretch of the text that is one token so far, linked with its neighbours.
 struct Symbol {
-  uint32_t begin = 0;         ///< bytes into the text
-  uint32_t size = 0;          ///< bytes; 0: joined into its left neighbour
+  uint32_t begin = 0;  ///< bytes into the text
+  uint32_t size = 0;   ///< bytes; 0: joined into its left neighbour
   int32_t token = kNoToken;
   uint32_t next = kEnd;
   uint32_t previous = kEnd;
@@ -49,7 +49,8 @@ class MergeQueue {
   }
 
   /// find  (const Symbol &left, const Symbol &right) -> Merge
-  template <class Find> void run(const Find &find) {
+  template <class Find>
+  void run(const Find &find) {
     heap_.clear();
     for (uint32_t i = 0; i + 1 < symbols.size(); ++i) refresh(i, find, heap_);
     std::make_heap(heap_.begin(), heap_.end(), std::greater<>());
@@ -66,19 +67,22 @@ class MergeQueue {
 
  private:
   /// Looks the pair that begins at `at` up again and enters it.
-  template <class Find, class Push> void refresh(uint32_t at, const Find &find, Push &heap) {
+  template <class Find, class Push>
+  void refresh(uint32_t at, const Find &find, Push &heap) {
     Symbol &left = symbols[at];
     left.with_next = left.next == Symbol::kEnd ? Merge() : find(left, symbols[left.next]);
     if (left.with_next.key != Merge::kNever) heap.push_back((uint64_t{left.with_next.key} << 32) | at);
   }
 
-  template <class Find> void refresh_in_heap(uint32_t at, const Find &find) {
+  template <class Find>
+  void refresh_in_heap(uint32_t at, const Find &find) {
     const size_t before = heap_.size();
     refresh(at, find, heap_);
     if (heap_.size() > before) std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
   }
 
-  template <class Find> void join(uint32_t at, const Find &find) {
+  template <class Find>
+  void join(uint32_t at, const Find &find) {
     Symbol &left = symbols[at];
     Symbol &right = symbols[left.next];
     left.size += right.size;

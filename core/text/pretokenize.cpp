@@ -10,8 +10,7 @@ namespace sluice::text {
 namespace {
 
 // The patterns are facts of the models' tokenizers (tokenizer.json, "pre_tokenizer"), by the name GGUF gives them.
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kLlama3 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kQwen2 =
@@ -22,7 +21,8 @@ constexpr std::string_view kTekken =
 constexpr std::string_view kGpt4o =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr std::string_view kThreeDigits = R"(\p{N}{1,3})";
-constexpr std::string_view kDeepseekCjk = "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+";
+constexpr std::string_view kDeepseekCjk =
+    "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+";
 constexpr std::string_view kDeepseekV3 =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
@@ -90,9 +90,10 @@ Result<Pretokenizer> Pretokenizer::compile(const PreKind &kind) {
     Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP, &error,
                             &offset, nullptr));
     if (!code)
-      return Error{sluice::Code::kInternal,
-                   fmt::format("the pattern of '{}' does not compile at {}: {}", kind.name, offset, pcre2_message(error)),
-                   {}};
+      return Error{
+          sluice::Code::kInternal,
+          fmt::format("the pattern of '{}' does not compile at {}: {}", kind.name, offset, pcre2_message(error)),
+          {}};
     pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, pcre2_match() interprets
     out.codes_.push_back(std::move(code));
   }
@@ -110,7 +111,8 @@ Result<> Pretokenizer::split(std::string_view text, Scratch &scratch, std::vecto
   return {};
 }
 
-Result<> Pretokenizer::split_by(const Code &code, std::string_view text, Scratch &s, std::vector<std::string_view> &words) {
+Result<> Pretokenizer::split_by(const Code &code, std::string_view text, Scratch &s,
+                                std::vector<std::string_view> &words) {
   if (s.context_ == nullptr) {
     s.match_ = pcre2_match_data_create(1, nullptr);
     s.context_ = pcre2_match_context_create(nullptr);

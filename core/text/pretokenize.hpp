@@ -55,7 +55,8 @@ class Pretokenizer {
     void operator()(pcre2_real_code_8 *code) const;
   };
   using Code = std::unique_ptr<pcre2_real_code_8, FreeCode>;
-  static Result<> split_by(const Code &code, std::string_view text, Scratch &scratch, std::vector<std::string_view> &words);
+  static Result<> split_by(const Code &code, std::string_view text, Scratch &scratch,
+                           std::vector<std::string_view> &words);
 
   std::vector<Code> codes_;
 };

@@ -1,11 +1,11 @@
-// SentencePiece's BPE as GGUF's "llama" model: start from characters, join the neighbours whose joined text is the token
-// of the highest score, spell what is no token in byte tokens.
+// SentencePiece's BPE as GGUF's "llama" model: start from characters, join the neighbours whose joined text is the
+// token of the highest score, spell what is no token in byte tokens.
 #include "core/text/text_encoder.hpp"
 #include "core/text/utf8.hpp"
 
+#include <fmt/format.h>
 #include <bit>
 #include <cmath>
-#include <fmt/format.h>
 
 namespace sluice::text {
 namespace {
@@ -31,7 +31,8 @@ class SpmEncoder final : public TextEncoder {
     symbols.clear();
     for (size_t at = 0; at < whole.size();) {
       const size_t size = utf8_bytes_of(whole[at]);
-      scratch.queue.append(static_cast<uint32_t>(at), static_cast<uint32_t>(size), vocabulary_.find(whole.substr(at, size)));
+      scratch.queue.append(static_cast<uint32_t>(at), static_cast<uint32_t>(size),
+                           vocabulary_.find(whole.substr(at, size)));
       at += size;
     }
     scratch.queue.run([&](const Symbol &left, const Symbol &right) {
@@ -64,7 +65,8 @@ class SpmEncoder final : public TextEncoder {
       const auto byte = static_cast<unsigned char>(c);
       const int32_t token = vocabulary_.byte_token(byte) != kNoToken ? vocabulary_.byte_token(byte) : unknown_;
       if (token == kNoToken)
-        return invalid_argument(fmt::format("the model's vocabulary has no token for byte 0x{:02X} and none for unknown text", byte));
+        return invalid_argument(
+            fmt::format("the model's vocabulary has no token for byte 0x{:02X} and none for unknown text", byte));
       out.push_back(token);
     }
     return {};
@@ -83,7 +85,8 @@ Result<std::unique_ptr<TextEncoder>> make_spm_encoder(const model_file::Gguf &fi
   auto scores = file.floats(kScores);
   if (!scores) return scores.error();
   if (scores->size() != vocabulary.size())
-    return invalid_argument(fmt::format("{}: {} has {} entries for {} tokens", file.name(), kScores, scores->size(), vocabulary.size()));
+    return invalid_argument(
+        fmt::format("{}: {} has {} entries for {} tokens", file.name(), kScores, scores->size(), vocabulary.size()));
   std::vector<uint32_t> keys;
   keys.reserve(scores->size());
   for (const float score : *scores) {

@@ -1,18 +1,20 @@
 #include "core/text/tokenizer.hpp"
 
+#include "core/text/text_encoder.hpp"
 #include "core/text/utf8.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <array>
-#include <fmt/format.h>
 
 namespace sluice::text {
 namespace {
 
 /// What models call the token that ends a turn, a message or a text. Only tokens marked as special count.
 constexpr std::array<std::string_view, 14> kEndTexts = {
-    "</s>",          "<|endoftext|>",   "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>",
-    "<end_of_turn>", "<|end_of_turn|>", "<|return|>",      "<|eot|>",    "<EOT>",      "_<EOT>",     "<｜end▁of▁sentence｜>",
+    "</s>",    "<|endoftext|>",         "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>",
+    "<|end|>", "<end_of_turn>",         "<|end_of_turn|>", "<|return|>", "<|eot|>",    "<EOT>",
+    "_<EOT>",  "<｜end▁of▁sentence｜>",
 };
 
 Result<int32_t> read_id(const model_file::Gguf &file, std::string_view key, const Vocabulary &vocabulary) {
@@ -20,7 +22,8 @@ Result<int32_t> read_id(const model_file::Gguf &file, std::string_view key, cons
   auto id = file.u32(key);
   if (!id) return id.error();
   if (!vocabulary.contains(*id))
-    return invalid_argument(fmt::format("{}: {} is {}; the vocabulary has {} tokens", file.name(), key, *id, vocabulary.size()));
+    return invalid_argument(
+        fmt::format("{}: {} is {}; the vocabulary has {} tokens", file.name(), key, *id, vocabulary.size()));
   return static_cast<int32_t>(*id);
 }
 
@@ -36,6 +39,9 @@ size_t leading_white_space(std::string_view text) {
 }
 
 }  // namespace
+
+Tokenizer::Tokenizer(Vocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {}
+Tokenizer::~Tokenizer() = default;
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::from_gguf(const model_file::Gguf &file) {
   auto model = file.string("tokenizer.ggml.model");
@@ -76,7 +82,8 @@ Result<> Tokenizer::read_special_ids(const model_file::Gguf &file, std::string_v
   }
   for (const std::string_view text : kEndTexts) {
     const auto match = special_.find(text, 0, true);
-    if (match.size == text.size() && vocabulary_.kind(match.token) != TokenKind::kUnknown) end_tokens_.push_back(match.token);
+    if (match.size == text.size() && vocabulary_.kind(match.token) != TokenKind::kUnknown)
+      end_tokens_.push_back(match.token);
   }
   std::sort(end_tokens_.begin(), end_tokens_.end());
   end_tokens_.erase(std::unique(end_tokens_.begin(), end_tokens_.end()), end_tokens_.end());

@@ -1,7 +1,6 @@
 #pragma once
 #include "core/base/error.hpp"
 #include "core/text/special_tokens.hpp"
-#include "core/text/text_encoder.hpp"
 #include "core/text/vocabulary.hpp"
 
 #include <cstdint>
@@ -10,6 +9,8 @@
 #include <vector>
 
 namespace sluice::text {
+
+class TextEncoder;
 
 struct EncodeOptions {
   bool add_bos = false;        ///< put bos() first; adds_bos() says what the model wants
@@ -26,6 +27,7 @@ class Tokenizer {
 
   /// errors  kUnsupported (another model, an unknown pretokenizer), kInvalidArgument, kNotFound (metadata)
   static Result<std::unique_ptr<Tokenizer>> from_gguf(const model_file::Gguf &file);
+  ~Tokenizer();
 
   /// Takes n log n steps whatever the text. Invalid UTF-8 counts as U+FFFD.
   /// errors  kInvalidArgument (too long; a byte the vocabulary cannot spell), kResourceExhausted
@@ -53,7 +55,7 @@ class Tokenizer {
   bool is_end(int32_t id) const;
 
  private:
-  explicit Tokenizer(Vocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {}
+  explicit Tokenizer(Vocabulary vocabulary);
   Tokenizer(const Tokenizer &) = delete;
   Tokenizer &operator=(const Tokenizer &) = delete;
   Result<> read_special_ids(const model_file::Gguf &file, std::string_view model);

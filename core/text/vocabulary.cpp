@@ -3,10 +3,10 @@
 #include "core/model_file/byte_level.hpp"
 #include "core/text/utf8.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <bit>
 #include <charconv>
-#include <fmt/format.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -37,7 +37,8 @@ Result<std::string> decode_byte_token(std::string_view text) {
     const auto [end, error] = std::from_chars(text.data() + 3, text.data() + 5, byte, 16);
     if (error == std::errc() && end == text.data() + 5) return std::string(1, static_cast<char>(byte));
   }
-  return invalid_argument(fmt::format("'{}' is marked as a byte token but is not <0x00>..<0xFF>", model_file::printable(text)));
+  return invalid_argument(
+      fmt::format("'{}' is marked as a byte token but is not <0x00>..<0xFF>", model_file::printable(text)));
 }
 
 constexpr size_t kAlphabetEnd = 0x144;
@@ -58,7 +59,8 @@ std::string decode_byte_level(std::string_view text) {
   std::string out;
   while (!text.empty()) {
     const Utf8Step step = utf8_step(text);
-    const bool known = step.status == Utf8Status::kValid && step.character < kAlphabetEnd && kBytes[step.character] >= 0;
+    const bool known =
+        step.status == Utf8Status::kValid && step.character < kAlphabetEnd && kBytes[step.character] >= 0;
     if (known)
       out += static_cast<char>(kBytes[step.character]);
     else
@@ -91,7 +93,8 @@ Result<> Vocabulary::read_kinds(const model_file::Gguf &file, size_t n_tokens) {
   auto kinds = file.ints(kKey);
   if (!kinds) return kinds.error();
   if (kinds->size() != n_tokens)
-    return invalid_argument(fmt::format("{}: {} has {} entries for {} tokens", file.name(), kKey, kinds->size(), n_tokens));
+    return invalid_argument(
+        fmt::format("{}: {} has {} entries for {} tokens", file.name(), kKey, kinds->size(), n_tokens));
   for (size_t i = 0; i < n_tokens; ++i) {
     const int32_t kind = (*kinds)[i];
     if (kind < 0 || kind > 6)
@@ -104,7 +107,8 @@ Result<> Vocabulary::read_kinds(const model_file::Gguf &file, size_t n_tokens) {
 Result<> Vocabulary::add_token(std::string_view text, const std::string &file_name) {
   const auto id = static_cast<int32_t>(texts_.ends.size());
   if (text.size() > kMaxTokenBytes)
-    return invalid_argument(fmt::format("{}: token {} has {} bytes; the limit is {}", file_name, id, text.size(), kMaxTokenBytes));
+    return invalid_argument(
+        fmt::format("{}: token {} has {} bytes; the limit is {}", file_name, id, text.size(), kMaxTokenBytes));
   auto piece = decode(text, kind(id));
   if (!piece) return invalid_argument(fmt::format("{}: token {}: {}", file_name, id, piece.error().message));
   texts_.add(text);
@@ -121,14 +125,18 @@ Result<> Vocabulary::add_token(std::string_view text, const std::string &file_na
 
 Result<std::string> Vocabulary::decode(std::string_view text, TokenKind kind) const {
   switch (kind) {
-    case TokenKind::kControl: return std::string();
-    case TokenKind::kUnknown: return std::string(kReplacementCharacter);
-    case TokenKind::kByte: return decode_byte_token(text);
+    case TokenKind::kControl:
+      return std::string();
+    case TokenKind::kUnknown:
+      return std::string(kReplacementCharacter);
+    case TokenKind::kByte:
+      return decode_byte_token(text);
     case TokenKind::kUserDefined:
       if (spelling_ == Spelling::kByteLevel) return std::string(text);  // added words are spelled plainly
       break;
     case TokenKind::kNormal:
-    case TokenKind::kUnused: break;
+    case TokenKind::kUnused:
+      break;
   }
   return spelling_ == Spelling::kSentencePiece ? replace_space_marks(text) : decode_byte_level(text);
 }

@@ -31,12 +31,15 @@ std::vector<std::string> fuzz_seeds() {
       std::string(text::ChatTemplate::kChatMl),
       "{%- set ns = namespace(a=[], i=0) -%}{% for m in messages if m.role != 'x' %}{% set ns.i = ns.i + loop.index %}"
       "{% set ns.a = ns.a + [m.role] %}{{ ns.a | join(',') ~ ns.i }}{% else %}none{% endfor %}",
-      "{% macro f(x, y=2) %}{{ x[1:-1] }}{% if y > 0 %}{{ f(x, y - 1) }}{% endif %}{% endmacro %}{{ f('abcdef') | upper }}",
+      "{% macro f(x, y=2) %}{{ x[1:-1] }}{% if y > 0 %}{{ f(x, y - 1) }}{% endif %}{% endmacro %}{{ f('abcdef') | "
+      "upper }}",
       "{{ tools | tojson(indent=2) }}{{ {'a': [1, 2.5, none, true]} }}{{ 'a,b'.split(',')[-1].strip('b') * n }}",
       "{# c #}{% raw %}{{{% endraw %}{{ '\\u00e4\\n' | trim | replace('a', 'b') | indent(2) }}{{ -7 // 2 ** n % 3 }}",
-      "{% if messages[0]['role'] is string and not tools is none %}{{ messages | selectattr('role', 'equalto', 'user') | map("
+      "{% if messages[0]['role'] is string and not tools is none %}{{ messages | selectattr('role', 'equalto', 'user') "
+      "| map("
       "attribute='content') | list | sort | first | default('d', true) }}{% elif x is defined %}{% endif %}",
-      "{% set a, b = 1, (2,) %}{% set c %}x{{ a }}{% endset %}{{ c ~ b }}{% generation %}{{ range(3) | sum }}{% endgeneration %}"
+      "{% set a, b = 1, (2,) %}{% set c %}x{{ a }}{% endset %}{{ c ~ b }}{% generation %}{{ range(3) | sum }}{% "
+      "endgeneration %}"
       "{% for k, v in messages[2].items() %}{% if loop.last %}{% break %}{% endif %}{{ k }}{% endfor %}",
   };
 }

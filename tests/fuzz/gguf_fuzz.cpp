@@ -55,7 +55,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 std::vector<std::string> fuzz_seeds() {
   std::ostringstream small;
   model_file::GgufWriter w(small);
-  const std::vector<std::string> tokens = {"<unk>", "<s>", "</s>", "<0x41>", "a", "b", "ab", "\xE2\x96\x81", "<|im_end|>"};
+  const std::vector<std::string> tokens = {"<unk>", "<s>", "</s>",         "<0x41>",    "a",
+                                           "b",     "ab",  "\xE2\x96\x81", "<|im_end|>"};
   const std::vector<int32_t> types = {2, 3, 3, 6, 1, 1, 1, 1, 3};
   const std::vector<float> scores = {0, 0, 0, 0, -1, -2, -3, -4, 0};
   const uint64_t dims[] = {32, 2};

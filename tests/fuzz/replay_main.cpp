@@ -24,10 +24,18 @@ std::string mutate(std::string input, const std::vector<std::string> &seeds, std
     if (input.empty()) input = "x";
     const size_t at = random() % input.size();
     switch (random() % 6) {
-      case 0: input[at] = static_cast<char>(random()); break;
-      case 1: input.erase(at, 1 + random() % 16); break;
-      case 2: input.insert(at, 1 + random() % 16, static_cast<char>(random())); break;
-      case 3: input.insert(at, input.substr(random() % input.size(), random() % 64)); break;
+      case 0:
+        input[at] = static_cast<char>(random());
+        break;
+      case 1:
+        input.erase(at, 1 + random() % 16);
+        break;
+      case 2:
+        input.insert(at, 1 + random() % 16, static_cast<char>(random()));
+        break;
+      case 3:
+        input.insert(at, input.substr(random() % input.size(), random() % 64));
+        break;
       case 4: {
         const std::string &other = seeds[random() % seeds.size()];
         if (!other.empty()) input.insert(at, other.substr(random() % other.size(), random() % 64));

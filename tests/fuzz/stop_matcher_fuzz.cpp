@@ -1,5 +1,5 @@
-// Stop strings and a text in pieces: what comes out is what the definition says. Input: the number of stops, then fields,
-// each a length byte and that many bytes; the fields behind the stops are the pieces of the text.
+// Stop strings and a text in pieces: what comes out is what the definition says. Input: the number of stops, then
+// fields, each a length byte and that many bytes; the fields behind the stops are the pieces of the text.
 #include "core/text/stop_matcher.hpp"
 #include "tests/fuzz/fuzz_target.hpp"
 
@@ -51,6 +51,28 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 }
 
 std::vector<std::string> fuzz_seeds() {
-  return {std::string("\x02\x02\n\n\x03" "END" "\x04" "oneE" "\x02" "ND" "\x03" "abc"), std::string("\x01\x04" "abab" "\x03" "aba" "\x03" "aba" "\x02" "ba"),
-          std::string("\x03\x01" "a" "\x02" "ab" "\x03" "abc" "\x05" "xxabc")};
+  return {std::string("\x02\x02\n\n\x03"
+                      "END"
+                      "\x04"
+                      "oneE"
+                      "\x02"
+                      "ND"
+                      "\x03"
+                      "abc"),
+          std::string("\x01\x04"
+                      "abab"
+                      "\x03"
+                      "aba"
+                      "\x03"
+                      "aba"
+                      "\x02"
+                      "ba"),
+          std::string("\x03\x01"
+                      "a"
+                      "\x02"
+                      "ab"
+                      "\x03"
+                      "abc"
+                      "\x05"
+                      "xxabc")};
 }

@@ -35,7 +35,8 @@ std::unique_ptr<text::Tokenizer> byte_level(std::string_view pre) {
 }
 
 std::unique_ptr<text::Tokenizer> sentence_piece() {
-  std::vector<std::string> tokens = {"<unk>", "\xE2\x96\x81", "ab", "abc", "\xE2\x96\x81the", "th", "he", "the", "<|im_end|>"};
+  std::vector<std::string> tokens = {"<unk>", "\xE2\x96\x81", "ab",  "abc",       "\xE2\x96\x81the",
+                                     "th",    "he",           "the", "<|im_end|>"};
   std::vector<int32_t> types = {2, 1, 1, 1, 1, 1, 1, 1, 3};
   std::vector<float> scores = {0, -9, -1, -2, -3, -5, -5, -4, 0};
   for (int byte = 0; byte < 256; ++byte) {
@@ -55,7 +56,8 @@ std::unique_ptr<text::Tokenizer> sentence_piece() {
   return load(out.str());
 }
 
-/// What the text should become: repaired; SentencePiece writes spaces as U+2581, so that character reads back as a space.
+/// What the text should become: repaired; SentencePiece writes spaces as U+2581, so that character reads back as a
+/// space.
 std::string shown(const text::Tokenizer &tokenizer, std::string_view input) {
   std::string out = text::repair_utf8(input);
   if (!tokenizer.adds_space_prefix()) return out;
@@ -67,8 +69,8 @@ std::string shown(const text::Tokenizer &tokenizer, std::string_view input) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  static const std::unique_ptr<text::Tokenizer> kTokenizers[] = {sentence_piece(), byte_level("gpt-2"), byte_level("llama-bpe"),
-                                                                 byte_level("qwen2"), byte_level("tekken")};
+  static const std::unique_ptr<text::Tokenizer> kTokenizers[] = {
+      sentence_piece(), byte_level("gpt-2"), byte_level("llama-bpe"), byte_level("qwen2"), byte_level("tekken")};
   const std::string_view input(reinterpret_cast<const char *>(data), size);
   for (const auto &tokenizer : kTokenizers) {
     FUZZ_CHECK(tokenizer->encode(input, {.add_bos = true, .parse_special = true}));
@@ -84,6 +86,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 }
 
 std::vector<std::string> fuzz_seeds() {
-  return {"Hello, the world's end  \n\n 1234 abc", "\xF0\x9F\xA6\x99\xE4\xB8\xAD <|im_end|> \xC3\xA4'LL", "\xFF\xC0\x80\xED\xA0\x80 x",
-          "aaaaaaaaaaaaaaaaaaaaaaaaaaaa", "   \t\r\n  \xC2\xA0\xE2\x96\x81 a", "<|begin_of_text|><|eot_id|>the"};
+  return {"Hello, the world's end  \n\n 1234 abc",
+          "\xF0\x9F\xA6\x99\xE4\xB8\xAD <|im_end|> \xC3\xA4'LL",
+          "\xFF\xC0\x80\xED\xA0\x80 x",
+          "aaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+          "   \t\r\n  \xC2\xA0\xE2\x96\x81 a",
+          "<|begin_of_text|><|eot_id|>the"};
 }

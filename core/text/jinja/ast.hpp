@@ -16,8 +16,24 @@ struct Argument {
   ExprPtr value;
 };
 
-enum class Op { kAdd, kSubtract, kConcat, kMultiply, kDivide, kFloorDivide, kModulo, kPower,
-                kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kIn, kNotIn };
+enum class Op {
+  kAdd,
+  kSubtract,
+  kConcat,
+  kMultiply,
+  kDivide,
+  kFloorDivide,
+  kModulo,
+  kPower,
+  kEqual,
+  kNotEqual,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kIn,
+  kNotIn
+};
 
 /// One expression. Chains of one precedence are flat, so that the tree is as deep as the source is nested.
 struct Expr {

@@ -2,9 +2,9 @@
 #include "core/text/jinja/renderer.hpp"
 #include "core/text/jinja/strings.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <ctime>
-#include <fmt/format.h>
 #include <limits>
 
 namespace sluice::text::jinja {
@@ -28,7 +28,8 @@ uint64_t count_argument(const Args &args, size_t position, std::string_view name
 }
 
 /// startswith and endswith take one string or a list of them.
-template <class Matches> bool any_affix(const Args &args, const Matches &matches) {
+template <class Matches>
+bool any_affix(const Args &args, const Matches &matches) {
   const Value *value = args.find(0, "prefix");
   if (value != nullptr && value->items() != nullptr) {
     for (const Value &affix : *value->items())
@@ -64,7 +65,8 @@ Value Renderer::call_value(const Value &callee, std::string_view name, const Arg
 Value Renderer::call_macro(const Statement &macro, const Args &args) {
   const Deeper deeper(*this);
   if (args.positional.size() > macro.names.size())
-    fail(fmt::format("the macro '{}' takes {} arguments, not {}", macro.text, macro.names.size(), args.positional.size()));
+    fail(fmt::format("the macro '{}' takes {} arguments, not {}", macro.text, macro.names.size(),
+                     args.positional.size()));
   for (const auto &[name, value] : args.named)
     if (std::find(macro.names.begin(), macro.names.end(), name) == macro.names.end())
       fail(fmt::format("the macro '{}' has no parameter '{}'", macro.text, name));
@@ -85,19 +87,23 @@ Value Renderer::call_macro(const Statement &macro, const Args &args) {
 
 Value Renderer::call_builtin(Builtin function, const Args &args) {
   switch (function) {
-    case Builtin::kRange: return range(args);
-    case Builtin::kStrftimeNow: return strftime_now(args);
+    case Builtin::kRange:
+      return range(args);
+    case Builtin::kStrftimeNow:
+      return strftime_now(args);
     case Builtin::kRaiseException: {
       std::string message;
       if (const Value *value = args.find(0, "message")) append_text(*value, message);
       throw Failure{Code::kInvalidArgument, std::move(message), true};
     }
     case Builtin::kNamespace:
-    case Builtin::kDict: break;
+    case Builtin::kDict:
+      break;
   }
   Dict dict;
   if (!args.positional.empty()) {
-    if (args.positional[0].entries() == nullptr) fail(fmt::format("a dict is expected, not a {}", args.positional[0].type_name()));
+    if (args.positional[0].entries() == nullptr)
+      fail(fmt::format("a dict is expected, not a {}", args.positional[0].type_name()));
     charge(args.positional[0].entries()->all().size());
     dict = *args.positional[0].entries();
   }
@@ -158,7 +164,8 @@ Value Renderer::method(const Value &object, const std::string &name, const Args 
     if (name == "count") return count;
     fail("the list does not have that element");
   }
-  if (const auto *u = object.as<Undefined>(); u != nullptr && u->name != nullptr) fail(fmt::format("'{}' is undefined", *u->name));
+  if (const auto *u = object.as<Undefined>(); u != nullptr && u->name != nullptr)
+    fail(fmt::format("'{}' is undefined", *u->name));
   fail(fmt::format("a {} has no method '{}'", object.type_name(), name));
 }
 
@@ -211,7 +218,8 @@ Value Renderer::string_method(const std::string &s, std::string_view name, const
     const std::string &what = string_argument(args, 0, "sub");
     if (name == "count") return static_cast<int64_t>(what.empty() ? count_characters(s) + 1 : count_matches(s, what));
     const size_t at = s.find(what);
-    return at == std::string::npos ? int64_t{-1} : static_cast<int64_t>(count_characters(std::string_view(s).substr(0, at)));
+    return at == std::string::npos ? int64_t{-1}
+                                   : static_cast<int64_t>(count_characters(std::string_view(s).substr(0, at)));
   }
   if (name == "upper") return Value(upper(s));
   if (name == "lower") return Value(lower(s));

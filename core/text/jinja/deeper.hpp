@@ -10,7 +10,8 @@ class Renderer::Deeper {
  public:
   explicit Deeper(Renderer &renderer) : renderer_(renderer) {
     if (++renderer_.depth_ > renderer_.limits_.max_depth)
-      throw Failure{Code::kResourceExhausted, fmt::format("calls and blocks are nested more than {} deep", renderer_.limits_.max_depth)};
+      throw Failure{Code::kResourceExhausted,
+                    fmt::format("calls and blocks are nested more than {} deep", renderer_.limits_.max_depth)};
   }
   ~Deeper() { --renderer_.depth_; }
   Deeper(const Deeper &) = delete;

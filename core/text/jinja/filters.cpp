@@ -2,10 +2,10 @@
 #include "core/text/jinja/renderer.hpp"
 #include "core/text/jinja/strings.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fmt/format.h>
 #include <limits>
 
 namespace sluice::text::jinja {
@@ -21,12 +21,23 @@ std::string escape_html(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -63,12 +74,14 @@ Value rounded(const Value &value, const Args &args) {
   if (value.as<int64_t>() != nullptr) return value;
   const Value *precision = args.find(0, "precision");
   const auto *digits = precision != nullptr ? precision->as<int64_t>() : nullptr;
-  const double scale = std::pow(10.0, digits != nullptr ? static_cast<double>(std::clamp<int64_t>(*digits, -15, 15)) : 0.0);
+  const double scale =
+      std::pow(10.0, digits != nullptr ? static_cast<double>(std::clamp<int64_t>(*digits, -15, 15)) : 0.0);
   return std::nearbyint(value.number() * scale) / scale;  // to even, as Python does
 }
 
 Value absolute(const Value &value) {
-  if (const auto *i = value.as<int64_t>(); i != nullptr && *i != std::numeric_limits<int64_t>::min()) return *i < 0 ? -*i : *i;
+  if (const auto *i = value.as<int64_t>(); i != nullptr && *i != std::numeric_limits<int64_t>::min())
+    return *i < 0 ? -*i : *i;
   if (value.is_number()) return std::fabs(value.number());
   fail(fmt::format("a {} has no absolute value", value.type_name()));
 }
@@ -104,7 +117,8 @@ int64_t small_integer(const Args &args, size_t position, std::string_view name, 
   const Value *value = args.find(position, name);
   if (value == nullptr || value->is_none()) return fallback;
   const auto *number = value->as<int64_t>();
-  if (number == nullptr || *number < 0 || *number > 64) fail(fmt::format("argument '{}' must be an integer, 0..64", name));
+  if (number == nullptr || *number < 0 || *number > 64)
+    fail(fmt::format("argument '{}' must be an integer, 0..64", name));
   return *number;
 }
 

@@ -1,7 +1,7 @@
 #include "core/text/jinja/json.hpp"
 
-#include <boost/json.hpp>
 #include <fmt/format.h>
+#include <boost/json.hpp>
 
 namespace sluice::text::jinja {
 namespace {
@@ -24,14 +24,22 @@ Value convert(const boost::json::object &json, uint32_t depth) {
 Value convert(const boost::json::value &json, uint32_t depth) {
   if (depth > Value::kMaxDepth) fail(fmt::format("the JSON is nested more than {} deep", Value::kMaxDepth));
   switch (json.kind()) {
-    case boost::json::kind::null: return None();
-    case boost::json::kind::bool_: return json.get_bool();
-    case boost::json::kind::int64: return int64_t{json.get_int64()};
-    case boost::json::kind::uint64: return static_cast<double>(json.get_uint64());  // beyond int64
-    case boost::json::kind::double_: return json.get_double();
-    case boost::json::kind::string: return std::string_view(json.get_string().data(), json.get_string().size());
-    case boost::json::kind::array: return convert(json.get_array(), depth);
-    case boost::json::kind::object: return convert(json.get_object(), depth);
+    case boost::json::kind::null:
+      return None();
+    case boost::json::kind::bool_:
+      return json.get_bool();
+    case boost::json::kind::int64:
+      return int64_t{json.get_int64()};
+    case boost::json::kind::uint64:
+      return static_cast<double>(json.get_uint64());  // beyond int64
+    case boost::json::kind::double_:
+      return json.get_double();
+    case boost::json::kind::string:
+      return std::string_view(json.get_string().data(), json.get_string().size());
+    case boost::json::kind::array:
+      return convert(json.get_array(), depth);
+    case boost::json::kind::object:
+      return convert(json.get_object(), depth);
   }
   return None();
 }
@@ -64,7 +72,8 @@ class JsonWriter {
   }
 
  private:
-  template <class WriteItem> void sequence(char open, char close, size_t count, int level, const WriteItem &item) {
+  template <class WriteItem>
+  void sequence(char open, char close, size_t count, int level, const WriteItem &item) {
     out_ += open;
     for (size_t i = 0; i < count; ++i) {
       if (i > 0) out_ += indent_ < 0 ? ", " : ",";

@@ -3,10 +3,10 @@
 #include "core/text/jinja/value.hpp"
 #include "core/text/utf8.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <fmt/format.h>
 
 namespace sluice::text::jinja {
 namespace {
@@ -61,7 +61,8 @@ class Lexer {
   /// The next "{{", "{%" or "{#".
   size_t find_tag() const {
     for (size_t at = source_.find('{', at_); at != std::string_view::npos; at = source_.find('{', at + 1))
-      if (at + 1 < source_.size() && (source_[at + 1] == '{' || source_[at + 1] == '%' || source_[at + 1] == '#')) return at;
+      if (at + 1 < source_.size() && (source_[at + 1] == '{' || source_[at + 1] == '%' || source_[at + 1] == '#'))
+        return at;
     return std::string_view::npos;
   }
 
@@ -121,7 +122,8 @@ class Lexer {
     const size_t name = source_.find_first_not_of(kSpaces, at_);
     if (name == std::string_view::npos || source_.substr(name, 3) != "raw") return false;
     const size_t close = source_.find_first_not_of(kSpaces, name + 3);
-    if (close == std::string_view::npos || (source_.substr(close, 2) != "%}" && source_.substr(close, 3) != "-%}")) return false;
+    if (close == std::string_view::npos || (source_.substr(close, 2) != "%}" && source_.substr(close, 3) != "-%}"))
+      return false;
     advance(close - at_);
     close_tag("%}");
     const size_t begin = at_;
@@ -185,7 +187,8 @@ class Lexer {
       add(Type::kOperator, std::string(candidate));
       return advance(candidate.size());
     }
-    wrong(fmt::format("'{}' has no meaning here", c >= 0x20 && c < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", c & 0xff)));
+    wrong(fmt::format("'{}' has no meaning here",
+                      c >= 0x20 && c < 0x7f ? std::string(1, c) : fmt::format("\\x{:02x}", c & 0xff)));
   }
 
   void number_literal() {

@@ -7,7 +7,19 @@
 namespace sluice::text::jinja {
 
 struct Token {
-  enum class Type { kText, kOutputBegin, kOutputEnd, kBlockBegin, kBlockEnd, kName, kString, kInteger, kFloat, kOperator, kEnd };
+  enum class Type {
+    kText,
+    kOutputBegin,
+    kOutputEnd,
+    kBlockBegin,
+    kBlockEnd,
+    kName,
+    kString,
+    kInteger,
+    kFloat,
+    kOperator,
+    kEnd
+  };
   Type type = Type::kEnd;
   std::string text;   ///< the text, name, operator; a string's value, escapes resolved
   uint32_t line = 1;  ///< 1-based

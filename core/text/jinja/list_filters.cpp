@@ -1,9 +1,9 @@
 #include "core/text/jinja/renderer.hpp"
 #include "core/text/jinja/strings.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <bit>
-#include <fmt/format.h>
 
 namespace sluice::text::jinja {
 namespace {
@@ -100,7 +100,8 @@ bool Renderer::list_filter(std::string_view name, const Value &value, const Args
     out = Value::list(iterate(value));
   } else if (name == "items" || name == "dictsort") {
     static const Dict kEmpty;
-    if (value.entries() == nullptr && !value.is_undefined()) fail(fmt::format("'{}' needs a dict, not a {}", name, value.type_name()));
+    if (value.entries() == nullptr && !value.is_undefined())
+      fail(fmt::format("'{}' needs a dict, not a {}", name, value.type_name()));
     out = dict_method(value.entries() != nullptr ? *value.entries() : kEmpty, "items", {});
     if (name == "dictsort") {
       std::vector<Value> pairs = *out.items();
@@ -124,7 +125,8 @@ bool Renderer::list_filter(std::string_view name, const Value &value, const Args
     std::vector<Value> kept;
     for (Value &item : iterate(value)) {
       charge(kept.size() / 8);
-      if (std::none_of(kept.begin(), kept.end(), [&](const Value &other) { return equal(item, other); })) kept.push_back(std::move(item));
+      if (std::none_of(kept.begin(), kept.end(), [&](const Value &other) { return equal(item, other); }))
+        kept.push_back(std::move(item));
     }
     out = Value::list(std::move(kept));
   } else if (name == "sum" || name == "min" || name == "max") {

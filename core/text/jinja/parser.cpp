@@ -1,7 +1,7 @@
 #include "core/text/jinja/parser.hpp"
 
-#include <algorithm>
 #include <fmt/format.h>
+#include <algorithm>
 
 namespace sluice::text::jinja {
 

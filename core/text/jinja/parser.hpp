@@ -63,18 +63,20 @@ class Parser {
   ExprPtr comparison();
   ExprPtr chain(int level);
   ExprPtr unary(bool with_filters);
+  ExprPtr filters(ExprPtr operand);
+  ExprPtr test(ExprPtr operand);
+  ExprPtr make(Expr::Kind kind) const;
+  ExprPtr with(ExprPtr parent, ExprPtr part) const;
+  void deepen(Expr &parent, const Expr *part) const;
+
+  // Operands (operand_parser.cpp).
   ExprPtr primary();
   ExprPtr postfix(ExprPtr operand);
   ExprPtr subscript(ExprPtr operand);
-  ExprPtr filters(ExprPtr operand);
-  ExprPtr test(ExprPtr operand);
   ExprPtr list_literal();
   ExprPtr dict_literal();
   ExprPtr number_literal();
   std::vector<Argument> call_arguments();
-  ExprPtr make(Expr::Kind kind) const;
-  ExprPtr with(ExprPtr parent, ExprPtr part) const;
-  void deepen(Expr &parent, const Expr *part) const;
 
   std::vector<Token> tokens_;
   size_t at_ = 0;

@@ -2,9 +2,8 @@
 #include "core/text/jinja/renderer.hpp"
 #include "core/text/jinja/strings.hpp"
 
-#include <array>
 #include <fmt/format.h>
-
+#include <array>
 
 namespace sluice::text::jinja {
 namespace {
@@ -18,7 +17,9 @@ struct Named {
 bool is_integer(const Value &v) { return v.as<int64_t>() != nullptr; }
 bool is_even(const Value &v) { return is_integer(v) && *v.as<int64_t>() % 2 == 0; }
 bool is_odd(const Value &v) { return is_integer(v) && *v.as<int64_t>() % 2 != 0; }
-bool is_sequence(const Value &v) { return v.string() != nullptr || v.items() != nullptr || v.entries() != nullptr || v.is_undefined(); }
+bool is_sequence(const Value &v) {
+  return v.string() != nullptr || v.items() != nullptr || v.entries() != nullptr || v.is_undefined();
+}
 
 /// islower and isupper: unchanged by the one function and, having a letter at all, changed by the other.
 bool is_all(const std::string &text, std::string (*same)(std::string_view), std::string (*other)(std::string_view)) {
@@ -52,10 +53,23 @@ struct NamedOp {
   Op op;
 };
 constexpr std::array<NamedOp, 17> kOps = {{
-    {"equalto", Op::kEqual}, {"eq", Op::kEqual}, {"==", Op::kEqual}, {"sameas", Op::kEqual},
-    {"ne", Op::kNotEqual}, {"!=", Op::kNotEqual}, {"lt", Op::kLess}, {"<", Op::kLess}, {"lessthan", Op::kLess},
-    {"le", Op::kLessEqual}, {"<=", Op::kLessEqual}, {"gt", Op::kGreater}, {">", Op::kGreater},
-    {"greaterthan", Op::kGreater}, {"ge", Op::kGreaterEqual}, {">=", Op::kGreaterEqual}, {"in", Op::kIn},
+    {"equalto", Op::kEqual},
+    {"eq", Op::kEqual},
+    {"==", Op::kEqual},
+    {"sameas", Op::kEqual},
+    {"ne", Op::kNotEqual},
+    {"!=", Op::kNotEqual},
+    {"lt", Op::kLess},
+    {"<", Op::kLess},
+    {"lessthan", Op::kLess},
+    {"le", Op::kLessEqual},
+    {"<=", Op::kLessEqual},
+    {"gt", Op::kGreater},
+    {">", Op::kGreater},
+    {"greaterthan", Op::kGreater},
+    {"ge", Op::kGreaterEqual},
+    {">=", Op::kGreaterEqual},
+    {"in", Op::kIn},
 }};
 
 }  // namespace

@@ -65,16 +65,22 @@ Renderer::Flow Renderer::run_body(const Body &body) {
 
 Renderer::Flow Renderer::run_statement(const Statement &s) {
   switch (s.kind) {
-    case Statement::Kind::kText: emit(s.text); return Flow::kOn;
+    case Statement::Kind::kText:
+      emit(s.text);
+      return Flow::kOn;
     case Statement::Kind::kOutput: {
       std::string shown;
       append_text(evaluate(*s.exprs[0]), shown);
       emit(shown);
       return Flow::kOn;
     }
-    case Statement::Kind::kIf: return run_if(s);
-    case Statement::Kind::kFor: return run_for(s);
-    case Statement::Kind::kSet: run_set(s); return Flow::kOn;
+    case Statement::Kind::kIf:
+      return run_if(s);
+    case Statement::Kind::kFor:
+      return run_for(s);
+    case Statement::Kind::kSet:
+      run_set(s);
+      return Flow::kOn;
     case Statement::Kind::kSetBlock: {
       Value captured = text(capture(s.bodies[0]));
       if (s.exprs[0] != nullptr) {
@@ -85,10 +91,15 @@ Renderer::Flow Renderer::run_statement(const Statement &s) {
       assign(s.names[0], std::move(captured));
       return Flow::kOn;
     }
-    case Statement::Kind::kMacro: assign(s.text, Value(&s)); return Flow::kOn;
-    case Statement::Kind::kGroup: return run_body(s.bodies[0]);
-    case Statement::Kind::kBreak: return Flow::kBreak;
-    case Statement::Kind::kContinue: return Flow::kContinue;
+    case Statement::Kind::kMacro:
+      assign(s.text, Value(&s));
+      return Flow::kOn;
+    case Statement::Kind::kGroup:
+      return run_body(s.bodies[0]);
+    case Statement::Kind::kBreak:
+      return Flow::kBreak;
+    case Statement::Kind::kContinue:
+      return Flow::kContinue;
   }
   return Flow::kOn;
 }
@@ -136,7 +147,8 @@ void Renderer::run_set(const Statement &s) {
   Value value = evaluate(*s.exprs[0]);
   if (s.attribute.empty()) return unpack(s.names, value);
   Namespace *const target = lookup(s.names[0]).name_space();
-  if (target == nullptr) fail(fmt::format("'{}' is no namespace, so '{}.{}' cannot be set", s.names[0], s.names[0], s.attribute));
+  if (target == nullptr)
+    fail(fmt::format("'{}' is no namespace, so '{}.{}' cannot be set", s.names[0], s.names[0], s.attribute));
   target->values.set(s.attribute, std::move(value));
 }
 
@@ -160,7 +172,8 @@ void Renderer::assign(std::string_view name, Value value) {
 void Renderer::unpack(const std::vector<std::string> &names, const Value &value) {
   if (names.size() == 1) return assign(names[0], value);
   const std::vector<Value> items = iterate(value);
-  if (items.size() != names.size()) fail(fmt::format("{} values cannot be given to {} names", items.size(), names.size()));
+  if (items.size() != names.size())
+    fail(fmt::format("{} values cannot be given to {} names", items.size(), names.size()));
   for (size_t i = 0; i < names.size(); ++i) assign(names[i], items[i]);
 }
 

@@ -62,15 +62,19 @@ class Renderer {
   // Expressions (evaluate.cpp).
   Value evaluate(const Expr &e);
   Value evaluate_logic(const Expr &e);
+  Args arguments(const std::vector<Argument> &from);
+
+  // Operators (operators.cpp).
   Value arithmetic(Op op, const Value &a, const Value &b);
   Value repeated(const std::string &unit, int64_t times);
   Value concatenate(const Value &a, const Value &b);
   bool compare(Op op, const Value &a, const Value &b);
   bool contains(const Value &container, const Value &item);
+
+  // Parts of values (access.cpp).
   Value attribute(const Value &object, const std::string &name);
   Value index(const Value &object, const Value &key);
   Value slice(const Expr &e);
-  Args arguments(const std::vector<Argument> &from);
 
   // Functions and methods (calls.cpp).
   Value call(const Expr &e);

@@ -38,7 +38,8 @@ std::vector<std::string_view> split_at_spaces(std::string_view text, uint64_t mo
       return out;
     }
     size_t end = 0;
-    while (end < text.size() && !is_space(utf8_step(text.substr(end)).character)) end += utf8_step(text.substr(end)).bytes;
+    while (end < text.size() && !is_space(utf8_step(text.substr(end)).character))
+      end += utf8_step(text.substr(end)).bytes;
     out.push_back(text.substr(0, end));
     text.remove_prefix(end);
   }
@@ -62,13 +63,15 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
   if (separator.empty()) return split_at_spaces(text, most);
   std::vector<std::string_view> out;
   if (from_right) {
-    for (size_t at; out.size() < most && (at = text.rfind(separator)) != std::string_view::npos; text = text.substr(0, at))
+    for (size_t at; out.size() < most && (at = text.rfind(separator)) != std::string_view::npos;
+         text = text.substr(0, at))
       out.push_back(text.substr(at + separator.size()));
     out.push_back(text);
     std::reverse(out.begin(), out.end());
     return out;
   }
-  for (size_t at; out.size() < most && (at = text.find(separator)) != std::string_view::npos; text.remove_prefix(at + separator.size()))
+  for (size_t at; out.size() < most && (at = text.find(separator)) != std::string_view::npos;
+       text.remove_prefix(at + separator.size()))
     out.push_back(text.substr(0, at));
   out.push_back(text);
   return out;
@@ -76,6 +79,16 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
 
 size_t count_characters(std::string_view text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return !is_continuation(c); }));
+}
+
+std::string_view characters_between(std::string_view text, size_t begin, size_t end) {
+  const auto skip = [](std::string_view from, size_t n) {
+    size_t at = 0;
+    for (; n > 0 && at < from.size(); --n) at += utf8_step(from.substr(at)).bytes;
+    return at;
+  };
+  text.remove_prefix(skip(text, begin));
+  return text.substr(0, skip(text, end - begin));
 }
 
 std::vector<std::string_view> characters(std::string_view text) {

@@ -18,6 +18,9 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
 
 size_t count_characters(std::string_view text);
 
+/// Those from `begin` up to `end`, which count characters; end is at least begin.
+std::string_view characters_between(std::string_view text, size_t begin, size_t end);
+
 /// Each character as a view.
 std::vector<std::string_view> characters(std::string_view text);
 

@@ -1,8 +1,8 @@
 #include "core/text/jinja/value.hpp"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <cmath>
-#include <fmt/format.h>
 
 namespace sluice::text::jinja {
 namespace {
@@ -116,6 +116,12 @@ double Value::number() const {
   return d != nullptr ? *d : 0;
 }
 
+std::optional<int64_t> Value::integer() const {
+  if (const auto *b = as<bool>()) return *b ? 1 : 0;
+  if (const auto *i = as<int64_t>()) return *i;
+  return std::nullopt;
+}
+
 void Dict::set(std::string key, Value value) {
   depth_ = std::max(depth_, value.depth() + 1);
   const auto [place, is_new] = index_.try_emplace(key, all_.size());
@@ -197,7 +203,8 @@ bool equal(const Value &a, const Value &b) {
     return std::equal(a.items()->begin(), a.items()->end(), b.items()->begin(), b.items()->end(), equal);
   if (a.entries() != nullptr && b.entries() != nullptr) {
     const auto &all = a.entries()->all();
-    return all.size() == b.entries()->all().size() && std::all_of(all.begin(), all.end(), [&](const Dict::Entry &entry) {
+    return all.size() == b.entries()->all().size() &&
+           std::all_of(all.begin(), all.end(), [&](const Dict::Entry &entry) {
              const Value *other = b.entries()->find(entry.first);
              return other != nullptr && equal(entry.second, *other);
            });

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -59,9 +60,12 @@ class Value {
   Value(Builtin v) : data_(v) {}
   static Value undefined(std::string name);
   static Value list(std::vector<Value> items, Brackets brackets = Brackets::kSquare);  ///< fails when too deep
-  static Value dict(Dict entries);              ///< fails when too deep
+  static Value dict(Dict entries);                                                     ///< fails when too deep
 
-  template <class T> const T *as() const { return std::get_if<T>(&data_); }
+  template <class T>
+  const T *as() const {
+    return std::get_if<T>(&data_);
+  }
   bool is_undefined() const { return as<Undefined>() != nullptr; }
   bool is_none() const { return as<None>() != nullptr; }
   bool is_number() const { return as<int64_t>() != nullptr || as<double>() != nullptr || as<bool>() != nullptr; }
@@ -74,8 +78,9 @@ class Value {
 
   bool truthy() const;
   uint32_t depth() const;
-  std::string_view type_name() const;  ///< as Python calls it, for messages
-  double number() const;               ///< of an is_number() value
+  std::string_view type_name() const;      ///< as Python calls it, for messages
+  double number() const;                   ///< of an is_number() value
+  std::optional<int64_t> integer() const;  ///< a bool counts, as in Python
 
  private:
   using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const std::string>,

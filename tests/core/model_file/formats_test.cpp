@@ -35,8 +35,8 @@ TEST(Formats, HalfSurvivesTheWayThroughFloat) {
 }
 
 TEST(Formats, HalfRoundsToNearestEven) {
-  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f), 0x3c00);          // a tie goes to the even one
-  EXPECT_EQ(f32_to_f16(1.0f + 0x1.8p-10f), 0x3c02);        // and so upwards here
+  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f), 0x3c00);    // a tie goes to the even one
+  EXPECT_EQ(f32_to_f16(1.0f + 0x1.8p-10f), 0x3c02);  // and so upwards here
   EXPECT_EQ(f32_to_f16(65519.996f), 0x7bff);
   EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);
   EXPECT_EQ(f32_to_f16(0x1p-25f), 0x0000);
@@ -100,8 +100,9 @@ TEST(Formats, QuantisingLosesLittle) {
   const struct {
     TensorType type;
     double limit;
-  } cases[] = {{TensorType::kF32, 0},       {TensorType::kF16, 1e-7},   {TensorType::kBF16, 1e-5}, {TensorType::kQ8_0, 1e-4},
-               {TensorType::kQ4_0, 1.2e-2}, {TensorType::kQ4_K, 8e-3}, {TensorType::kQ6_K, 6e-4}};
+  } cases[] = {{TensorType::kF32, 0},     {TensorType::kF16, 1e-7},    {TensorType::kBF16, 1e-5},
+               {TensorType::kQ8_0, 1e-4}, {TensorType::kQ4_0, 1.2e-2}, {TensorType::kQ4_K, 8e-3},
+               {TensorType::kQ6_K, 6e-4}};
   for (const auto &c : cases) {
     std::vector<std::byte> encoded(row_bytes(c.type, x.size()).value());
     std::vector<float> back(x.size());

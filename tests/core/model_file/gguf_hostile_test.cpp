@@ -52,8 +52,17 @@ TEST(GgufHostile, EveryTruncationIsRefused) {
 
 TEST(GgufHostile, EveryNumberReplacedByABoundaryValue) {
   const std::string whole = sample_file();
-  const uint64_t values[] = {0, 1, (1ull << 31) - 1, 1ull << 31, (1ull << 31) + 1, (1ull << 32) - 1, 1ull << 32,
-                             (1ull << 32) + 1, (1ull << 42) + 1, 1ull << 63, ~0ull};
+  const uint64_t values[] = {0,
+                             1,
+                             (1ull << 31) - 1,
+                             1ull << 31,
+                             (1ull << 31) + 1,
+                             (1ull << 32) - 1,
+                             1ull << 32,
+                             (1ull << 32) + 1,
+                             (1ull << 42) + 1,
+                             1ull << 63,
+                             ~0ull};
   size_t loaded = 0;
   for (size_t at = 0; at < whole.size(); ++at) {
     for (const uint64_t value : values) {
@@ -76,10 +85,18 @@ TEST(GgufHostile, TenThousandRandomMutations) {
     for (uint64_t n = 1 + random() % 4; n > 0; --n) {
       const size_t at = random() % changed.size();
       switch (random() % 4) {
-        case 0: changed[at] = static_cast<char>(random()); break;
-        case 1: changed[at] = static_cast<char>(changed[at] ^ (1 << random() % 8)); break;
-        case 2: changed.erase(at, 1 + random() % 9); break;
-        default: changed.insert(at, 1 + random() % 9, static_cast<char>(random())); break;
+        case 0:
+          changed[at] = static_cast<char>(random());
+          break;
+        case 1:
+          changed[at] = static_cast<char>(changed[at] ^ (1 << random() % 8));
+          break;
+        case 2:
+          changed.erase(at, 1 + random() % 9);
+          break;
+        default:
+          changed.insert(at, 1 + random() % 9, static_cast<char>(random()));
+          break;
       }
       if (changed.empty()) break;
     }

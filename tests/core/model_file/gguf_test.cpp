@@ -14,7 +14,8 @@ using testing::to_bytes;
 /// Bytes of a header, put together by hand so that a test can lie.
 struct Lie {
   std::string bytes = "GGUF";
-  template <class T> Lie &number(T value) {
+  template <class T>
+  Lie &number(T value) {
     bytes.append(reinterpret_cast<const char *>(&value), sizeof value);
     return *this;
   }
@@ -95,9 +96,9 @@ TEST(Gguf, NamesTheKeyAndTheTypeItWanted) {
 
 TEST(Gguf, IntegersOfEveryWidthAreTakenWhenTheyFit) {
   auto lie = Lie::header(0, 4);
-  lie.text("a").number(uint32_t{10}).number(uint64_t{5} << 32);      // u64
-  lie.text("b").number(uint32_t{5}).number(int32_t{-4});             // i32
-  lie.text("c").number(uint32_t{0}).number(uint8_t{200});            // u8
+  lie.text("a").number(uint32_t{10}).number(uint64_t{5} << 32);  // u64
+  lie.text("b").number(uint32_t{5}).number(int32_t{-4});         // i32
+  lie.text("c").number(uint32_t{0}).number(uint8_t{200});        // u8
   lie.text("d").number(uint32_t{9}).number(uint32_t{5}).number(uint64_t{1}).number(int32_t{-7});
   const auto bytes = to_bytes(lie.bytes);
   const auto file = Gguf::parse(bytes, "f");
@@ -125,21 +126,31 @@ TEST(Gguf, RefusesCountsAndLengthsBeyondTheFile) {
   expect_refused(Lie::header(~uint64_t{0}, 0), "tensors are claimed");
   expect_refused(Lie::header(0, 1).number(~uint64_t{0}).raw(std::string(64, 'k')), "claims 18446744073709551615 bytes");
   expect_refused(Lie::header(0, 1).number(uint64_t{100}).raw(std::string(64, 'k')), "truncated");
-  expect_refused(Lie::header(0, 1).text("k").number(uint32_t{9}).number(uint32_t{6}).number(uint64_t{1} << 62), "claims");
-  expect_refused(Lie::header(0, 1).text("k").number(uint32_t{9}).number(uint32_t{8}).number(uint64_t{1} << 61), "strings");
+  expect_refused(Lie::header(0, 1).text("k").number(uint32_t{9}).number(uint32_t{6}).number(uint64_t{1} << 62),
+                 "claims");
+  expect_refused(Lie::header(0, 1).text("k").number(uint32_t{9}).number(uint32_t{8}).number(uint64_t{1} << 61),
+                 "strings");
 }
 
 TEST(Gguf, RefusesOddMetadata) {
   expect_refused(Lie::header(0, 1).text("k").number(uint32_t{13}).raw("12345678"), "metadata type 13");
-  expect_refused(Lie::header(0, 1).text("k").number(uint32_t{9}).number(uint32_t{9}).number(uint64_t{1}).raw("123456789012"),
-                 "array of arrays");
+  expect_refused(
+      Lie::header(0, 1).text("k").number(uint32_t{9}).number(uint32_t{9}).number(uint64_t{1}).raw("123456789012"),
+      "array of arrays");
   expect_refused(Lie::header(0, 1).text("k").number(uint32_t{7}).number(uint8_t{2}), "neither 0 nor 1");
   expect_refused(Lie::header(0, 1).text("").number(uint32_t{4}).number(uint32_t{2}), "is empty");
-  expect_refused(Lie::header(0, 2).text("k").number(uint32_t{4}).number(uint32_t{2}).text("k").number(uint32_t{4}).number(uint32_t{2}),
+  expect_refused(Lie::header(0, 2)
+                     .text("k")
+                     .number(uint32_t{4})
+                     .number(uint32_t{2})
+                     .text("k")
+                     .number(uint32_t{4})
+                     .number(uint32_t{2}),
                  "'k' appears twice");
   expect_refused(Lie::header(0, 1).text("general.alignment").number(uint32_t{4}).number(uint32_t{24}), "power of two");
   expect_refused(Lie::header(0, 1).text("general.alignment").number(uint32_t{4}).number(uint32_t{0}), "power of two");
-  expect_refused(Lie::header(0, 1).text("general.alignment").number(uint32_t{4}).number(uint32_t{0x80000000}), "power of two");
+  expect_refused(Lie::header(0, 1).text("general.alignment").number(uint32_t{4}).number(uint32_t{0x80000000}),
+                 "power of two");
 }
 
 TEST(Gguf, RefusesTensorsThatDoNotFit) {

@@ -2,8 +2,8 @@
 #include "core/model_file/gguf.hpp"
 #include "core/model_file/gguf_writer.hpp"
 
-#include <cstring>
 #include <gtest/gtest.h>
+#include <cstring>
 #include <sstream>
 #include <string>
 #include <vector>

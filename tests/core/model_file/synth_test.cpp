@@ -61,8 +61,9 @@ TEST(Synth, TheSeedDecidesEveryByte) {
 }
 
 TEST(Synth, VocabulariesHaveTheSizeAndOnlyDistinctTokens) {
-  for (const auto &[size, specials] : {std::pair{512u, SynthSpecials::kSentence}, std::pair{32000u, SynthSpecials::kSentence},
-                                       std::pair{128256u, SynthSpecials::kLlama3}}) {
+  for (const auto &[size, specials] :
+       {std::pair{512u, SynthSpecials::kSentence}, std::pair{32000u, SynthSpecials::kSentence},
+        std::pair{128256u, SynthSpecials::kLlama3}}) {
     const SynthVocabulary v = make_synth_vocabulary(size, specials);
     EXPECT_EQ(v.tokens.size(), size);
     EXPECT_EQ(v.types.size(), size);

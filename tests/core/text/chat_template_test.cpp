@@ -2,10 +2,10 @@
 
 #include "core/model_file/gguf_writer.hpp"
 
+#include <gtest/gtest.h>
 #include <boost/json.hpp>
 #include <filesystem>
 #include <fstream>
-#include <gtest/gtest.h>
 #include <iterator>
 #include <sstream>
 
@@ -102,8 +102,22 @@ TEST(ChatTemplate, WhiteSpaceIsTrimmedAsTransformersSetsItUp) {
 
 TEST(ChatTemplate, OperatorsBindAsInPython) {
   expect_text("{{ 1 + 2 * 3 - 4 // 3 % 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }}", "6 -4 2 3.5 1024");
-  expect_text("{{ 'a' ~ 1 ~ none ~ true }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ not 1 == 2 }}", "a1NoneTrue True False True");
-  expect_text("{{ 'x' ~ 'y' | upper }} {{ 'a' if 0 else 'b' ~ 'c' }} {{ '>' if 0 }}|{{ 'b' in 'abc' and 'd' not in 'abc' }}", "xY bc |True");
+  expect_text("{{ 'a' ~ 1 ~ none ~ true }} {{ 1 < 2 < 3 }} {{ 1 < 3 < 2 }} {{ not 1 == 2 }}",
+              "a1NoneTrue True False True");
+  expect_text(
+      "{{ 'x' ~ 'y' | upper }} {{ 'a' if 0 else 'b' ~ 'c' }} {{ '>' if 0 }}|{{ 'b' in 'abc' and 'd' not in 'abc' }}",
+      "xY bc |True");
+}
+
+TEST(ChatTemplate, PositionsCountCharacters) {
+  expect_text(
+      "{{ 'aé中🦙z'[1] }}{{ 'aé中🦙z'[-2] }} {{ 'aé中🦙z'[1:4] }} {{ 'aé中🦙z'[:-1] }} {{ 'aé中🦙z'[::-2] }} "
+      "{{ 'ab'[1:0] }}",
+      "é🦙 é中🦙 aé中🦙 z中a ");
+  expect_text(
+      "{{ 'aé中🦙z'|length }} {{ 'aé中🦙z'.find('z') }} {{ [1, 2, 3][-2:] }} {{ (1, 2)[:1] }} {{ 'ab'[5:] }}|",
+      "5 4 [2, 3] (1,) |");
+  expect_text("{{ s[:-1]|length }}", "3000000", R"({"s": ")" + std::string(3000001, 'x') + R"("})");
 }
 
 TEST(ChatTemplate, ErrorsNameTheLine) {
@@ -172,26 +186,42 @@ TEST(ChatTemplate, BombsRunIntoALimit) {
   expect_error("{{ range(1000000000)|length }}", "steps", kLimit);
   expect_error("{{ 'a' * 1000000000 }}", "", kLimit);
   expect_error("{{ ('a' * 500000) * 500000 }}", "", kLimit);
-  expect_error("{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(64) %}{% set ns.s = ns.s + ns.s %}{% endfor %}", "", kLimit);
-  expect_error("{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(64) %}{% set ns.s = ns.s.replace('a', 'aaaaaaaaaa') %}{% endfor %}", "", kLimit);
-  expect_error("{% set ns = namespace(l=[1,2,3,4]) %}{% for i in range(64) %}{% set ns.l = ns.l + ns.l %}{% endfor %}", "steps", kLimit);
+  expect_error("{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(64) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+               "", kLimit);
+  expect_error(
+      "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(64) %}{% set ns.s = ns.s.replace('a', 'aaaaaaaaaa') "
+      "%}{% endfor %}",
+      "", kLimit);
+  expect_error("{% set ns = namespace(l=[1,2,3,4]) %}{% for i in range(64) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+               "steps", kLimit);
   expect_error("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "deep", kLimit);
   expect_error("{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(0) }}", "deep", kLimit);
   expect_error("{% set ns = namespace(l=[]) %}{% for i in range(1000) %}{% set ns.l = [ns.l] %}{% endfor %}", "nested");
-  expect_error("{% set ns = namespace(l={}) %}{% for i in range(1000) %}{% set ns.l = {'a': ns.l} %}{% endfor %}", "nested");
-  expect_error("{% set ns = namespace(l=[]) %}{% for i in range(1000) %}{% for x in [ns.l] %}{% set ns.l = loop %}{% endfor %}{% endfor %}", "nested");
+  expect_error("{% set ns = namespace(l={}) %}{% for i in range(1000) %}{% set ns.l = {'a': ns.l} %}{% endfor %}",
+               "nested");
+  expect_error(
+      "{% set ns = namespace(l=[]) %}{% for i in range(1000) %}{% for x in [ns.l] %}{% set ns.l = loop %}{% endfor "
+      "%}{% endfor %}",
+      "nested");
   expect_error("{% set s = 'aaaaaaaaaaaaaaaa' * 60000 %}{% for i in range(10000) %}{{ s }}{% endfor %}", "", kLimit);
-  expect_error("{% set s = 'a,' * 400000 %}{% for i in range(100) %}{% set x = s.split(',') %}{% endfor %}", "steps", kLimit);
-  expect_error("{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set x = s[0] %}{% endfor %}", "steps", kLimit);
-  expect_error("{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set x = s|upper %}{% endfor %}", "steps", kLimit);
+  expect_error("{% set s = 'a,' * 400000 %}{% for i in range(100) %}{% set x = s.split(',') %}{% endfor %}", "steps",
+               kLimit);
+  expect_error("{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set x = s[0] %}{% endfor %}", "steps",
+               kLimit);
+  expect_error("{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set x = s|upper %}{% endfor %}", "steps",
+               kLimit);
   expect_error("{% set l = range(100000)|list %}{% for i in l %}{{ i in l }}{% endfor %}", "steps", kLimit);
   expect_error("{% set l = range(100000)|list %}{% for i in l %}{% set x = l|sort %}{% endfor %}", "steps", kLimit);
   expect_error("{{ range(100000)|list|unique|list|length }}", "steps", kLimit);
-  expect_error("{% set s = ('a' * 1000 + '\n') * 1000 %}{% for i in range(1000) %}{% set s = s|indent(64) %}{% set x = s %}{% endfor %}", "", kLimit);
+  expect_error(
+      "{% set s = ('a' * 1000 + '\n') * 1000 %}{% for i in range(1000) %}{% set s = s|indent(64) %}{% set x = s %}{% "
+      "endfor %}",
+      "", kLimit);
 }
 
 TEST(ChatTemplate, ANamespaceThatHoldsItselfIsNoLeakAndNoLoop) {
-  expect_text("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.l = [ns] %}{{ ns.me.me.l|length }}{{ ns }}", "1<namespace>");
+  expect_text("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.l = [ns] %}{{ ns.me.me.l|length }}{{ ns }}",
+              "1<namespace>");
 }
 
 TEST(ChatTemplate, OutputIsBounded) {

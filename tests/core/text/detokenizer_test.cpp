@@ -45,7 +45,7 @@ TEST(Detokenizer, WrongBytesBecomeReplacementCharacters) {
   EXPECT_EQ(shown("a\xFFz"), "a\uFFFDz");
   EXPECT_EQ(shown("\xF0\x9F\xA6"), "\uFFFD");
   EXPECT_EQ(shown("\xF0\x9F\xA6z"), "\uFFFDz");
-  EXPECT_EQ(shown("\xC0\x80"), "\uFFFD\uFFFD");          // overlong
+  EXPECT_EQ(shown("\xC0\x80"), "\uFFFD\uFFFD");            // overlong
   EXPECT_EQ(shown("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");  // a surrogate
   EXPECT_EQ(shown("\xF4\x90\x80\x80"), "\uFFFD\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(shown("\xE2\x82\xE2\x82\xAC"), "\uFFFD€");

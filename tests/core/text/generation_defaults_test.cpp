@@ -2,8 +2,8 @@
 
 #include "core/model_file/gguf_writer.hpp"
 
-#include <functional>
 #include <gtest/gtest.h>
+#include <functional>
 #include <sstream>
 
 namespace sluice::text {

@@ -4,8 +4,8 @@
 #include "core/model_file/synth_vocabulary.hpp"
 #include "core/text/tokenizer.hpp"
 
-#include <functional>
 #include <gtest/gtest.h>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <vector>

@@ -16,7 +16,8 @@ Outcome brute_force(const std::string &text, const std::vector<std::string> &sto
   for (size_t end = 1; end <= text.size(); ++end) {
     size_t longest = 0;
     for (const std::string &stop : stops)
-      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0) longest = std::max(longest, stop.size());
+      if (stop.size() <= end && text.compare(end - stop.size(), stop.size(), stop) == 0)
+        longest = std::max(longest, stop.size());
     if (longest > 0) return {text.substr(0, end - longest), true};
   }
   return {text, false};
@@ -115,7 +116,8 @@ TEST(StopMatcher, AHostileStopIsLinear) {
   const std::vector<std::string> stops = {std::string(1000, 'a') + "b"};
   StopMatcher m(stops);
   std::string out;
-  for (int i = 0; i < 100000; ++i) m.push("aaaaaaaaaaaaaaaaaaaa", out);  // two million bytes; quadratic would be 2e9 steps
+  for (int i = 0; i < 100000; ++i)
+    m.push("aaaaaaaaaaaaaaaaaaaa", out);  // two million bytes; quadratic would be 2e9 steps
   m.flush(out);
   EXPECT_EQ(out.size(), 2'000'000u);
 }

@@ -1,9 +1,9 @@
 // Ids that other implementations give for real vocabularies and awkward texts.
 #include "core/text/tokenizer.hpp"
 
+#include <gtest/gtest.h>
 #include <filesystem>
 #include <fstream>
-#include <gtest/gtest.h>
 #include <iterator>
 #include <sstream>
 #include <string>
@@ -34,7 +34,8 @@ std::vector<int32_t> numbers(const std::string &line) {
 class TokenizerGolden : public ::testing::TestWithParam<const char *> {
  protected:
   void SetUp() override {
-    stem_ = std::filesystem::path(SLUICE_SHARED_DATA) / "tokenizers" / (std::string("ggml-vocab-") + GetParam() + ".gguf");
+    stem_ =
+        std::filesystem::path(SLUICE_SHARED_DATA) / "tokenizers" / (std::string("ggml-vocab-") + GetParam() + ".gguf");
     if (!std::filesystem::exists(stem_)) GTEST_SKIP() << stem_ << " is not there";
     auto file = model_file::Gguf::open(stem_);
     ASSERT_TRUE(file) << file.error().message;

@@ -3,11 +3,11 @@
 #include "core/text/utf8.hpp"
 #include "tests/core/text/small_vocabulary.hpp"
 
+#include <gtest/gtest.h>
 #include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <functional>
-#include <gtest/gtest.h>
 #include <random>
 
 namespace sluice::text {

@@ -1,4 +1,5 @@
 #include "core/text/tokenizer.hpp"
+#include "core/text/pretokenize.hpp"
 
 #include "tests/core/text/small_vocabulary.hpp"
 
@@ -34,8 +35,10 @@ TEST(Tokenizer, JoinsByScoreAndSpellsTheRestInBytes) {
 
 TEST(Tokenizer, ControlTokensAreParsedOnlyWhenAskedFor) {
   const auto t = *small_spm().load();
-  EXPECT_EQ(spelled(*t, "a<|im_end|>a", {.add_bos = false, .parse_special = true}), (Spelled{"▁", "a", "<|im_end|>", "▁", "a"}));
-  for (const std::string &token : spelled(*t, "a<|im_end|></s>")) EXPECT_NE(token[0] == '<' && token[1] != '0', true) << token;
+  EXPECT_EQ(spelled(*t, "a<|im_end|>a", {.add_bos = false, .parse_special = true}),
+            (Spelled{"▁", "a", "<|im_end|>", "▁", "a"}));
+  for (const std::string &token : spelled(*t, "a<|im_end|></s>"))
+    EXPECT_NE(token[0] == '<' && token[1] != '0', true) << token;
   EXPECT_EQ(spelled(*t, "a<note>"), (Spelled{"▁", "a", "<note>"}));  // user-defined: always
 }
 
