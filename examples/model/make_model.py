@@ -78,12 +78,12 @@ TARGET_PHASES = [
     Phase("long", LONG, length=2048, rows=1, steps=100, seed=SEED, decoration_weight=0.3, tracked_weight=2.0, handling_weight=3.0, rate=0.5),
 ]
 DRAFT_PHASES = [
-    Phase("draft-short", ALONE, length=256, rows=8, steps=750, seed=SEED + 1),
-    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=100, seed=SEED + 1),
+    Phase("draft-short", ALONE, length=256, rows=8, steps=480, seed=SEED + 1),
+    Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=40, seed=SEED + 1),
 ]
 HEADS_PHASES = [
-    Phase("heads-short", ALONE, length=256, rows=8, steps=550, seed=SEED + 2),
-    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=80, seed=SEED + 2),
+    Phase("heads-short", ALONE, length=256, rows=8, steps=240, seed=SEED + 2),
+    Phase("heads-middle", MIDDLE, length=1024, rows=2, steps=10, seed=SEED + 2),
 ]
 
 
@@ -121,13 +121,13 @@ class Maker:
         return load_model(self.at("target.gguf")).requires_grad_(False)
 
     def draft(self):
-        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=300,
+        return train(lambda: Llama(DRAFT), DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=3e-3, decay_steps=200,
                      low_precision=self.low_precision, loss_of=distillation_loss(self.frozen_target()))
 
     def heads(self):
         target = self.frozen_target()
-        return train(lambda: MedusaHeads(target), HEADS_PHASES, self.tokenizer(), self.at("heads.pt"), SEED + 2, peak=1e-3,
-                     decay_steps=250, low_precision=self.low_precision, loss_of=heads_loss(target))
+        return train(lambda: MedusaHeads(target), HEADS_PHASES, self.tokenizer(), self.at("heads.pt"), SEED + 2, peak=2e-3, warmup=50,
+                     decay_steps=120, low_precision=self.low_precision, loss_of=heads_loss(target))
 
     def export(self):
         tokenizer = self.tokenizer()
