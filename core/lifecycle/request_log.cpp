@@ -45,8 +45,10 @@ std::string_view cancel_cause_name(request::CancelCause cause) {
 void log_request(const RequestLine &line) {
   if (!log::enabled(log::Level::kInfo)) return;
   const Usage &usage = line.outcome.usage;
-  std::string out = fmt::format(R"({{"event":"request","request_id":{},"client":{},"route":{},"model":{},"status":"{}")",
-                                quoted(line.spec.request_id), line.spec.client, quoted(line.spec.route),
+  const std::chrono::duration<double> since_1970 = std::chrono::system_clock::now().time_since_epoch();
+  std::string out = fmt::format(R"({{"ts":{:.3f},"event":"request","request_id":{},"client":{},"route":{},"model":{},)"
+                                R"("status":"{}")",
+                                since_1970.count(), quoted(line.spec.request_id), line.spec.client, quoted(line.spec.route),
                                 quoted(line.spec.model->name), status_of(line));
   const auto add = [&]<class... A>(fmt::format_string<A...> format, A &&...args) {
     fmt::format_to(std::back_inserter(out), format, std::forward<A>(args)...);

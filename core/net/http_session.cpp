@@ -87,7 +87,8 @@ void HttpSession::start() {
 }
 
 void HttpSession::on_drain() {
-  if (state_ == State::kHead && in_.empty()) close(Gone::kShutdown);
+  // A new connection's request is on its way; it shall read "shutting down" and not a closed connection.
+  if (state_ == State::kHead && in_.empty() && !head_started_) close(Gone::kShutdown);
 }
 
 void HttpSession::shut_down() { close(Gone::kShutdown); }
