@@ -109,6 +109,9 @@ class EngineCore {
   StepOutcome finish_batch(uint64_t timeout_ns);
   PluginResult choose_tokens(const sluice_step_result &result);
   void commit(const sluice_step_result &result);
+  void append_tokens(uint64_t now, uint64_t device_ns);
+  void tell_samplers_and_decoder(uint64_t device_ns);
+  void emit_tokens();
   void commit_decoder(uint64_t device_ns);
 
   void fill_view();

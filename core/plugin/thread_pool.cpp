@@ -53,13 +53,14 @@ uint32_t available_cpus() {
   return static_cast<uint32_t>(std::max(cpus, 1));
 }
 
-ThreadPool::ThreadPool(uint32_t n_workers) {
-  if (n_workers == 0) n_workers = available_cpus();
+ThreadPool::ThreadPool(uint32_t n_workers) : n_workers_(n_workers == 0 ? available_cpus() : n_workers) {}
+
+void ThreadPool::start_helpers() {
   // Signals are for the threads that expect them.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  for (uint32_t w = 1; w < n_workers; ++w) helpers_.emplace_back([this, w] { help(w); });
+  for (uint32_t w = 1; w < n_workers_; ++w) helpers_.emplace_back([this, w] { help(w); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -71,7 +72,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(uint32_t n, Work work, void *ctx) {
-  if (t_inside || n <= 1 || helpers_.empty()) {
+  if (t_inside || n <= 1 || n_workers_ == 1) {
     const bool was_inside = t_inside;
     const uint32_t worker = was_inside ? t_worker : 0;
     t_inside = true, t_worker = worker;
@@ -80,6 +81,7 @@ void ThreadPool::run(uint32_t n, Work work, void *ctx) {
     return;
   }
   const std::lock_guard lock(turn_);
+  if (helpers_.empty()) start_helpers();
   job_ = {work, ctx, n};
   next_.store(0);
   uint32_t number = announced_.load() + 1;

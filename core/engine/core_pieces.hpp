@@ -1,0 +1,27 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "core/request/event_channel.hpp"
+
+// What the three source files of EngineCore share.
+
+namespace sluice::engine {
+
+inline uint32_t blocks_for(uint64_t tokens, uint32_t block_size) {
+  return static_cast<uint32_t>((tokens + block_size - 1) / block_size);
+}
+
+/// A plugin that fails at every step must not fill the disk; the metric counts them all.
+inline bool worth_a_line(uint64_t nth) { return nth < 8 || nth % 1024 == 0; }
+
+inline request::Event error_event(uint32_t answer, Error error) {
+  request::Event event;
+  event.answer = answer;
+  event.finish = request::FinishReason::kError;
+  event.error = std::make_shared<const Error>(std::move(error));
+  return event;
+}
+
+}  // namespace sluice::engine
