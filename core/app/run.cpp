@@ -65,10 +65,12 @@ boost::json::object message(const char *role, std::string content) {
 Result<std::string> render(const LocalModel &model, const boost::json::array &messages) {
   const auto &tokenizer = model.tokenizer();
   const auto spelled = [&](int32_t id) { return id < 0 ? std::string() : std::string(tokenizer.token_text(id)); };
+  const std::string bos = spelled(tokenizer.bos());
+  const std::string eos = spelled(tokenizer.eos());
   text::RenderOptions options;
   options.add_generation_prompt = true;
-  options.bos_token = spelled(tokenizer.bos());
-  options.eos_token = spelled(tokenizer.eos());
+  options.bos_token = bos;
+  options.eos_token = eos;
   return model.chat_template()->render(messages, options);
 }
 
