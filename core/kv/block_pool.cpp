@@ -78,6 +78,24 @@ void BlockPool::share(std::span<const PrefixHash> hashes, uint32_t n, std::vecto
   }
 }
 
+void BlockPool::fork(std::span<const uint32_t> blocks, std::vector<uint32_t> &table) {
+  for (const uint32_t block : blocks) {
+    assert(holders_[block] > 0);
+    ++holders_[block];
+    table.push_back(block);
+  }
+}
+
+bool BlockPool::split(uint32_t &block) {
+  assert(!is_writable(block));
+  std::vector<uint32_t> fresh;
+  if (!allocate(1, fresh)) return false;
+  std::vector<uint32_t> old = {block};
+  free(old);
+  block = fresh.front();
+  return true;
+}
+
 void BlockPool::link_cached(uint32_t block) {
   older_[block] = newest_;
   newer_[block] = kNone;
@@ -102,7 +120,7 @@ std::string BlockPool::audit(std::span<const std::vector<uint32_t> *const> table
   for (const auto *table : tables) {
     for (const uint32_t id : *table) {
       if (id >= holders_.size()) return fmt::format("block {} is out of range, the pool has {}", id, holders_.size());
-      if (++seen[id] > 1 && is_published_[id] == 0) return fmt::format("block {} is in two tables", id);
+      ++seen[id];
     }
   }
   for (uint32_t id = 0; id < holders_.size(); ++id)

@@ -12,8 +12,9 @@ namespace sluice::kv {
 /// The logical blocks of one KV group: who holds which, and which contents can be used again. Bytes and layout are the
 /// backend's.
 ///
-/// Ids are 0..total-1. A block is free (content worthless), held (by one table or, once it is full and published, by
-/// several), or cached (held by nobody, but published: it is found by its prefix until its memory is needed).
+/// Ids are 0..total-1. A block is free (content worthless), held (by one table, or by several that share a prefix or were
+/// forked), or cached (held by nobody, but published: it is found by its prefix until its memory is needed). A block
+/// that others may read is never written: split() first.
 /// Always: free + cached + held == total.
 /// thread   [engine]
 class BlockPool {
@@ -45,6 +46,17 @@ class BlockPool {
   /// Holds the first n matching blocks too and appends them to `table`.
   void share(std::span<const PrefixHash> hashes, uint32_t n, std::vector<uint32_t> &table);
 
+  /// Holds blocks of another table too and appends them to `table`: a fork, which copies nothing.
+  void fork(std::span<const uint32_t> blocks, std::vector<uint32_t> &table);
+
+  /// Whether its one holder may write into it.
+  bool is_writable(uint32_t block) const { return holders_[block] == 1 && is_published_[block] == 0; }
+  /// Copy on write: takes a fresh block in place of one that is not writable and lets go of that; the caller has the
+  /// backend copy the bytes. False: none is available, and `block` is as it was.
+  bool split(uint32_t &block);
+
+  uint32_t holders(uint32_t block) const { return holders_[block]; }
+  bool is_published(uint32_t block) const { return is_published_[block] != 0; }
   bool is_shared(uint32_t block) const { return holders_[block] > 1; }
 
   /// Compares the pool with the tables of everybody who lives. Returns what is wrong, empty when nothing is.

@@ -53,7 +53,7 @@ TEST(BlockPool, AuditNamesLostSharedAndFreedBlocks) {
   EXPECT_NE(pool.audit({}).find("in 0 tables and has 1 holders"), std::string::npos);
   auto shared = a;
   const std::vector<uint32_t> *both[] = {&a, &shared};
-  EXPECT_NE(pool.audit(both).find("in two tables"), std::string::npos);
+  EXPECT_NE(pool.audit(both).find("in 2 tables and has 1 holders"), std::string::npos);
   const std::vector<uint32_t> stale = {7};
   const std::vector<uint32_t> *with_stale[] = {&a, &stale};
   EXPECT_NE(pool.audit(with_stale).find("block 7 is in 1 tables and has 0 holders"), std::string::npos);
@@ -109,6 +109,40 @@ TEST(BlockPool, EvictsTheLeastRecentlyUsedAndTailsFirst) {
   EXPECT_EQ(pool.match(chain(recent), recent), 2U);
 }
 
+TEST(BlockPool, AForkSharesAllAndSplitsWhatItWrites) {
+  BlockPool pool(4, kBlockSize);
+  std::vector<uint32_t> a, b, c;
+  ASSERT_TRUE(pool.allocate(2, a));
+  pool.fork(a, b);
+  pool.fork(std::span(a).first(1), c);
+  EXPECT_EQ(b, a);
+  EXPECT_EQ(pool.used_blocks(), 2U) << "a fork takes nothing";
+  EXPECT_EQ(pool.holders(a[0]), 3U);
+  EXPECT_FALSE(pool.is_writable(a[1]));
+  ASSERT_TRUE(pool.split(b[1]));
+  EXPECT_NE(b[1], a[1]);
+  EXPECT_TRUE(pool.is_writable(a[1]) && pool.is_writable(b[1])) << "the last sharer keeps the block";
+  const std::vector<uint32_t> *tables[] = {&a, &b, &c};
+  EXPECT_EQ(pool.audit(tables), "");
+  ASSERT_TRUE(pool.split(c[0]));
+  const auto before = b;
+  EXPECT_FALSE(pool.split(b[0])) << "no block is left";
+  EXPECT_EQ(b, before);
+  pool.free(b);
+  EXPECT_EQ(pool.free_blocks(), 1U) << "what only the fork held is free at once";
+  EXPECT_EQ(pool.audit(tables), "");
+}
+
+TEST(BlockPool, APublishedBlockIsNotWrittenEvenByItsOnlyHolder) {
+  BlockPool pool(2, kBlockSize);
+  const std::vector<int32_t> tokens = {1, 2, 3, 4};
+  auto a = hold(pool, tokens);
+  EXPECT_FALSE(pool.is_writable(a[0]));
+  ASSERT_TRUE(pool.split(a[0]));
+  EXPECT_TRUE(pool.is_writable(a[0]));
+  EXPECT_EQ(pool.match(chain(tokens), tokens), 1U) << "it stays for those who look for it";
+}
+
 TEST(BlockPool, SurvivesRandomTraffic) {
   BlockPool pool(64, kBlockSize);
   std::vector<std::vector<uint32_t>> tables(16);
@@ -118,8 +152,13 @@ TEST(BlockPool, SurvivesRandomTraffic) {
   uint32_t hits = 0;
   for (int i = 0; i < 20000; ++i) {
     auto &table = tables[random() % tables.size()];
-    if (!table.empty()) {
+    if (!table.empty() && random() % 3 == 0) {
+      auto &block = table[random() % table.size()];
+      if (!pool.is_writable(block)) pool.split(block);
+    } else if (!table.empty()) {
       pool.free(table);
+    } else if (random() % 4 == 0) {
+      pool.fork(tables[random() % tables.size()], table);
     } else {
       // Few different tokens, so that prefixes meet often.
       std::vector<int32_t> tokens(1 + random() % 24);
