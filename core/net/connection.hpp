@@ -9,6 +9,7 @@
 #include <thread>
 #include <unordered_map>
 
+#include "core/net/refusal_log.hpp"
 #include "core/net/server.hpp"
 
 namespace sluice::net {
@@ -40,7 +41,7 @@ struct IoThread : std::enable_shared_from_this<IoThread> {
   }
 };
 
-/// What all connections of a server share. Constant but for the atomics.
+/// What all connections of a server share. Constant but for the atomics and what locks itself.
 struct ServerState {
   ServerState(ServerOptions o, Router r, metrics::Registry &m)
       : options(std::move(o)), router(std::move(r)), access(options.access, options.host), metrics(m) {}
@@ -49,6 +50,7 @@ struct ServerState {
   const Router router;
   const Access access;
   metrics::Registry &metrics;
+  RefusalLog refusals;
   std::atomic<bool> draining{false};
   std::atomic<size_t> n_connections{0}, n_websockets{0};
 

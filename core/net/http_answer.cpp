@@ -41,6 +41,12 @@ void HttpSession::send_answer(const Response &response) {
   if (body_left || state_ == State::kHead || server_->draining) exchange.keep_alive_ = false;
   state_ = State::kAnswering;
   server_->count_request(route_label_, response.status);
+  if (response.status >= 400) {
+    boost::system::error_code ec;
+    const auto peer = socket_.remote_endpoint(ec);
+    server_->refusals.write({exchange.request_id_, exchange.head_.method, route_label_, response.status,
+                             ec ? std::string() : peer.address().to_string()});
+  }
   std::string bytes;
   exchange.headers_.insert(exchange.headers_.end(), response.headers.begin(), response.headers.end());
   append_common_head(bytes, response.status, exchange.keep_alive_, exchange.request_id_, exchange.headers_);
