@@ -175,6 +175,7 @@ int bench(BenchOptions options) {
                                                                   {"gen_tokens", options.gen_tokens},
                                                                   {"rounds", options.rounds},
                                                                   {"threads", threads},
+                                                                  {"token_budget", (*model)->token_budget()},
                                                                   {"weights_bytes", weights},
                                                                   {"read_bandwidth_bytes_per_s", bandwidth},
                                                                   {"results", rows}}));

@@ -20,6 +20,7 @@ void add_chat(CLI::App &app, Exit exit);
 void add_tokenize(CLI::App &app, Exit exit);
 void add_eval(CLI::App &app, Exit exit);
 void add_bench(CLI::App &app, Exit exit);
+void add_sim(CLI::App &app, Exit exit);
 void add_synth(CLI::App &app, Exit exit);
 void add_plugins(CLI::App &app, Exit exit);
 void add_config(CLI::App &app, Exit exit);

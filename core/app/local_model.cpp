@@ -22,6 +22,7 @@ Result<std::unique_ptr<LocalModel>> LocalModel::load(const Options &options) {
   model.context = options.context;
   model.max_seqs = options.max_seqs;
   model.token_budget = std::max(model.token_budget, options.max_seqs);
+  out->token_budget_ = model.token_budget;
   std::vector<config::Problem> problems;
   const auto plugins = out->house_->configure(model, problems);
   if (!problems.empty()) return invalid_argument(problems.front().message);

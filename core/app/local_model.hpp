@@ -25,6 +25,8 @@ class LocalModel {
   request::Generator &generator() const { return *runtime_->generator(); }
   uint64_t weights_bytes() const { return runtime_->info().weights_bytes; }
 
+  uint32_t token_budget() const { return token_budget_; }  ///< of a step
+
   /// A request for these tokens with sampling fields by their API names ("temperature"), the rest as the model wants.
   /// max_new is cut to what the context leaves. errors: InvalidArgument (names the field)
   Result<request::Request> make_request(std::vector<int32_t> prompt, uint32_t max_new, uint64_t seed,
@@ -38,6 +40,7 @@ class LocalModel {
   std::unique_ptr<PluginHouse> house_;
   std::unique_ptr<ModelRuntime> runtime_;
   std::shared_ptr<lifecycle::ServedModel> served_;
+  uint32_t token_budget_ = 0;
   uint64_t next_id_ = 1;
 };
 

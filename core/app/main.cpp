@@ -19,6 +19,7 @@ int main(int argc, char **argv) {
   sluice::app::add_tokenize(app, exit);
   sluice::app::add_eval(app, exit);
   sluice::app::add_bench(app, exit);
+  sluice::app::add_sim(app, exit);
   sluice::app::add_synth(app, exit);
   sluice::app::add_plugins(app, exit);
   sluice::app::add_config(app, exit);

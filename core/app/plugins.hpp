@@ -37,12 +37,13 @@ class PluginHouse {
   /// Loads what the model names and checks its options against the schemas. Every problem is appended.
   ModelPlugins configure(const config::Model &model, std::vector<config::Problem> &problems);
 
+  /// One plugin. where  its key, for messages. What is wrong is appended; then the library or the options are null.
+  ConfiguredPlugin configure_one(uint64_t kind, const config::PluginUse &use, const std::string &where,
+                                 std::vector<config::Problem> &problems);
+
  private:
   PluginHouse(const std::vector<std::string> &folders, bool insecure, const Clock &clock,
               metrics::Registry *metrics);
-
-  ConfiguredPlugin configure_one(uint64_t kind, const config::PluginUse &use, const std::string &where,
-                                 std::vector<config::Problem> &problems);
 
   plugin::Host host_;
   plugin::Registry registry_;
