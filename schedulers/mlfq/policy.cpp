@@ -291,21 +291,25 @@ void Policy::write(const View &step, Plan &out) {
   } else {
     each_runner([&](sluice_seq_ref r) { decodes(r) ? run_decode(step, r, batch, out) : run_prompt(step, r, batch, out); });
   }
-  // Blocks are out and nobody may leave: the first in line runs all the same, and the host takes the last ones' blocks.
-  const bool somebody_runs = batch.prefill_tokens + batch.decode_tokens > 0;
-  if (!somebody_runs)
-    for (const sluice_seq_ref r : claims_) {
-      if (table_.state[r] != SLUICE_SEQ_RESIDENT || fate(r) == Fate::kLeaves) continue;
-      decodes(r) ? run_decode(step, r, batch, out) : run_prompt(step, r, batch, out);
-      if (!givers_ranked_) rank_givers(step);
-      for (const sluice_seq_ref giver : givers_)
-        if (giver != r && fate(giver) != Fate::kLeaves) out.victim(giver);
-      break;
-    }
+  if (batch.prefill_tokens + batch.decode_tokens == 0) run_by_force(step, batch, out);
   step_ns_ = host_.step_time_ns(host_.ctx, batch.prefill_tokens, batch.decode_tokens, batch.context_tokens);
   for (const auto *list : {&claims_, &ahead_})
     for (const sluice_seq_ref r : *list)
       if (fate(r) == Fate::kComesIn) out.swap_in(r);
+}
+
+/// Blocks are out and nobody may leave: the first resident in line runs all the same, and the host takes the blocks of
+/// the last ones.
+void Policy::run_by_force(const View &step, Batch &batch, Plan &out) {
+  for (const auto *list : {&claims_, &spares_})
+    for (const sluice_seq_ref r : *list) {
+      if (table_.state[r] != SLUICE_SEQ_RESIDENT || fate(r) == Fate::kLeaves) continue;
+      step.decodes(r) ? run_decode(step, r, batch, out) : run_prompt(step, r, batch, out);
+      if (!givers_ranked_) rank_givers(step);
+      for (const sluice_seq_ref giver : givers_)
+        if (giver != r && fate(giver) != Fate::kLeaves) out.victim(giver);
+      return;
+    }
 }
 
 void Policy::run_decode(const View &step, sluice_seq_ref r, Batch &batch, Plan &out) {

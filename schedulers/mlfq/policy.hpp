@@ -82,6 +82,7 @@ class Policy final : public Scheduler {
   bool make_room(const View &step, sluice_seq_ref for_ref, uint64_t blocks, Yield who, Room &room);
   void rank_givers(const View &step);
   bool is_before(sluice_seq_ref a, sluice_seq_ref b) const;
+  void run_by_force(const View &step, Batch &batch, Plan &out);
   void run_decode(const View &step, sluice_seq_ref ref, Batch &batch, Plan &out);
   void run_prompt(const View &step, sluice_seq_ref ref, Batch &batch, Plan &out);
 
