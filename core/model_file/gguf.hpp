@@ -2,8 +2,8 @@
 #include "core/base/error.hpp"
 #include "core/model_file/formats.hpp"
 #include "core/model_file/mapped_file.hpp"
+#include "core/model_file/tensor.hpp"
 
-#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -26,17 +26,6 @@ struct GgufLimits {
   static constexpr uint64_t kKeys = 65536;
   static constexpr uint64_t kTensors = 262144;
   static constexpr uint64_t kAlignment = 64 << 10;
-};
-
-/// A tensor's place in the file.
-/// dims   the contiguous dimension first; unused ones are 1; every one is at least 1
-/// bytes  row_bytes(type, dims[0]) * the other dims; inside the file; shared with no other tensor
-struct Tensor {
-  std::string_view name;
-  TensorType type = TensorType::kF32;
-  uint32_t n_dims = 1;
-  std::array<uint64_t, 4> dims{1, 1, 1, 1};
-  std::span<const std::byte> bytes;
 };
 
 /// One metadata value as the file encodes it: little endian, an array's elements back to back, a string with its
