@@ -16,7 +16,7 @@ uint64_t padded(uint64_t n) { return (n + kInputPadding - 1) / kInputPadding * k
 
 }  // namespace
 
-CpuDevice::CpuDevice(const sluice_host_api &host, const KernelTable &kernels) : workers_(host), kernels_(kernels) {}
+CpuDevice::CpuDevice(const sluice_host_api &host, const KernelTable &kernels) : workers_(host), kernels_(kernels), ranked_(workers_.count()) {}
 
 WeightId CpuDevice::add_weight(const WeightSource &source) {
   Weight w;
@@ -153,6 +153,31 @@ void CpuDevice::linear(const LinearOp &op) {
         run_tile(p, i - segment_begin, first_output + uint64_t{i - segment_begin} * kTileRows);
       segment_begin += count;
       first_output += p.rows;
+    }
+  });
+}
+
+void CpuDevice::silu_add(const SiluAddOp &op) {
+  const float *in = activation(op.in), *base = activation(op.base);
+  float *out = activation(op.out);
+  workers_.rows(extent(op.extent), [&](uint64_t r) {
+    kernels_.silu_add(in + r * op.width, base + r * op.width, op.width, out + r * op.width);
+  });
+}
+
+void CpuDevice::top(const TopOp &op) {
+  const float *in = activation(op.in);
+  workers_.each(shape_.head_rows, [&](uint32_t r, uint32_t worker) {
+    const float *row = in + uint64_t{r} * op.width;
+    std::vector<sdk::Ranked> &best = ranked_[worker];
+    sdk::top_k_of_row(row, op.width, op.n, best);
+    std::sort(best.begin(), best.end(), sdk::better);
+    const float lse = sdk::log_sum_exp(row, op.width);
+    const uint64_t first = (uint64_t{r} * op.n_heads + op.head) * op.n;
+    for (uint32_t i = 0; i < op.n; ++i) {
+      const bool found = i < best.size();  // fewer where the row holds what is no number
+      at<int32_t>(args_->head_ids)[first + i] = found ? best[i].id : -1;
+      at<float>(args_->head_logprobs)[first + i] = found ? best[i].logit - lse : sdk::kRemoved;
     }
   });
 }

@@ -4,6 +4,8 @@
 #include "backends/cpu/workers.hpp"
 #include "backends/graph/host_device.hpp"
 
+#include <sluice/sdk/row_math.hpp>
+
 #include <vector>
 
 namespace sluice::cpu {
@@ -28,6 +30,8 @@ class CpuDevice final : public graph::HostDevice {
   void linear_glu(const graph::LinearGluOp &op) override;
   void rope_kv(const graph::RopeKvOp &op) override;
   void attention(const graph::AttentionOp &op) override;
+  void silu_add(const graph::SiluAddOp &op) override;
+  void top(const graph::TopOp &op) override;
 
  private:
   /// One packed matrix, or for lookups its rows as the file has them.
@@ -69,6 +73,7 @@ class CpuDevice final : public graph::HostDevice {
   std::vector<int32_t> quantised_sum_;
   std::vector<float> attend_, partial_;
   std::vector<uint32_t> window_;
+  std::vector<std::vector<sdk::Ranked>> ranked_;  ///< by worker
 };
 
 }  // namespace sluice::cpu

@@ -85,14 +85,32 @@ struct AttentionOp {
   float scale = 0;
 };
 
-/// out[r] = in[rows[r]].
+/// out[r] = in[rows[r]], or from rows to head rows: out[r] = in[head_rows[r]].
 struct GatherRowsOp {
-  Slot in = 0;   ///< [tokens, width]
-  Slot out = 0;  ///< [rows, width]
+  Slot in = 0;   ///< [tokens, width]; [rows, width] for head rows
+  Slot out = 0;  ///< [extent, width]
+  uint32_t width = 0;
+  Extent extent = Extent::kRows;  ///< or kHeadRows
+};
+
+/// out = base + silu(in): the residual layer of a Medusa head (arXiv:2401.10774).
+struct SiluAddOp {
+  Slot in = 0, base = 0, out = 0;  ///< [extent, width]; out may be base
+  Extent extent = Extent::kHeadRows;
   uint32_t width = 0;
 };
 
-using Op = std::variant<EmbedOp, NormOp, LinearOp, LinearGluOp, RopeKvOp, AttentionOp, GatherRowsOp>;
+/// The n best entries of each row, best first, the lower id first among equals, with their log-softmax over the row:
+/// into head_ids[r, head] and head_logprobs[r, head] of the step.
+struct TopOp {
+  Slot in = 0;  ///< [head_rows, width]
+  uint32_t width = 0;
+  uint32_t head = 0, n_heads = 0;
+  uint32_t n = 0;  ///< at most width
+};
+
+using Op = std::variant<EmbedOp, NormOp, LinearOp, LinearGluOp, RopeKvOp, AttentionOp, GatherRowsOp,
+                        SiluAddOp, TopOp>;
 
 enum class OpKind : uint8_t { kEmbed, kLinear, kLinearGlu };
 const char *op_name(OpKind op);
@@ -149,6 +167,8 @@ class Device {
   virtual void rope_kv(const RopeKvOp &op) = 0;
   virtual void attention(const AttentionOp &op) = 0;
   virtual void gather_rows(const GatherRowsOp &op) = 0;
+  virtual void silu_add(const SiluAddOp &op) = 0;
+  virtual void top(const TopOp &op) = 0;
 
   /// In list order, in the same queue as the steps. Ids have been checked against the KvShape.
   virtual void kv_moves(std::span<const KvMove> moves) = 0;

@@ -1,5 +1,6 @@
 #include "backends/graph/graph_model.hpp"
 #include "backends/graph/architectures.hpp"
+#include "backends/graph/draft_heads.hpp"
 
 #include <sluice/sdk/error.hpp>
 
@@ -12,9 +13,22 @@ namespace {
 /// Left to the rest of the process and the system when the cache is sized from what is free.
 constexpr uint64_t kMemoryMarginBytes = uint64_t{256} << 20;
 
+[[noreturn]] void refuse(const Error &error) { throw sdk::Error(static_cast<int32_t>(error.code), error.message); }
+
 model_file::Gguf open_file(const char *path) {
   auto file = model_file::Gguf::open(path);
-  if (!file) throw sdk::Error(static_cast<int32_t>(file.error().code), file.error().message);
+  if (!file) refuse(file.error());
+  return std::move(*file);
+}
+
+std::optional<model_file::Safetensors> open_heads(const sluice_model_source &source) {
+  if (source.n_attach == 0) return std::nullopt;
+  if (source.n_attach > 1)
+    throw sdk::Error(SLUICE_E_UNSUPPORTED,
+                     std::to_string(source.n_attach) + " files of draft heads are attached; one is taken");
+  sdk::need(source.attach, source.attach == nullptr ? nullptr : source.attach[0]);
+  auto file = model_file::Safetensors::open(source.attach[0]);
+  if (!file) refuse(file.error());
   return std::move(*file);
 }
 
@@ -30,13 +44,19 @@ BuiltModel build(ModelBuilder builder) {
 
 GraphModel::GraphModel(const sluice_host_api &host, std::unique_ptr<Device> device, const sluice_model_source &source,
                        const ModelOptions &options)
-    : host_(host), file_(open_file(source.path)), device_(std::move(device)), options_(options) {
+    : host_(host),
+      file_(open_file(source.path)),
+      heads_(open_heads(source)),
+      device_(std::move(device)),
+      options_(options) {
   const auto progress = [&source](uint64_t done, uint64_t total) {
     return source.progress == nullptr || source.progress(source.progress_ctx, "weights", done, total) == 0;
   };
   built_ = build(ModelBuilder(file_, *device_, progress));
-  if (const auto unchanged = file_.check_unchanged(); !unchanged)
-    throw sdk::Error(static_cast<int32_t>(unchanged.error().code), unchanged.error().message);
+  if (const auto unchanged = file_.check_unchanged(); !unchanged) refuse(unchanged.error());
+  if (!heads_) return;
+  add_draft_heads(*heads_, *device_, built_);
+  if (const auto unchanged = heads_->check_unchanged(); !unchanged) refuse(unchanged.error());
 }
 
 void GraphModel::info(sluice_model_info &out) const {
@@ -50,6 +70,8 @@ void GraphModel::info(sluice_model_info &out) const {
   out.kv_dtypes = SLUICE_DT_BIT(SLUICE_DT_F32) | SLUICE_DT_BIT(SLUICE_DT_F16);
   out.caps = SLUICE_CAP_MIXED_BATCH | SLUICE_CAP_TREE | SLUICE_CAP_MOVE_SLOTS | SLUICE_CAP_KV_HOST_SPACE |
              (options_.deterministic ? SLUICE_CAP_BATCH_INVARIANT : 0);
+  out.n_heads = m.n_heads;
+  out.head_top = m.head_top;
   out.weights_bytes = device_->weights_bytes();
   std::snprintf(out.arch, sizeof out.arch, "%s", m.arch.c_str());
 }
@@ -57,7 +79,7 @@ void GraphModel::info(sluice_model_info &out) const {
 uint64_t GraphModel::workspace_bytes(const Settings &s) const {
   return StepRunner::buffer_bytes(built_.program, s.limits) + device_->scratch_bytes(s.limits, built_.program.ops) +
          RowProcessor::workspace_bytes(built_.shape.vocab, host_.n_workers(host_.host)) +
-         kResultSlots * RowResults::bytes(s, built_.shape.vocab) +
+         kResultSlots * RowResults::bytes(s, built_.shape) +
          uint64_t{8} * s.kv.block_size_tokens * s.kv.device_blocks;  // StepCheck's stamps
 }
 
@@ -104,7 +126,7 @@ void GraphModel::configure(const sluice_model_setup &setup, const uint32_t *devi
   rows_ = std::make_unique<RowProcessor>(host_, s, built_.shape.vocab);
   check_ = StepCheck(built_.shape, s);
   results_ = std::vector<ResultSlot>(kResultSlots);
-  for (ResultSlot &r : results_) r.results = RowResults(s, built_.shape.vocab);
+  for (ResultSlot &r : results_) r.results = RowResults(s, built_.shape);
   s.configured = true;
   settings_ = s;
 }
@@ -112,7 +134,7 @@ void GraphModel::configure(const sluice_model_setup &setup, const uint32_t *devi
 void GraphModel::sample_caps(sluice_sample_caps &out) const {
   out.flags = SLUICE_SCF_ANY_ORDER | SLUICE_SCF_TOP_K_TIES | SLUICE_SCF_CANONICAL_DRAW;
   out.stages = kStages;
-  out.forms = kRowForms;
+  out.forms = row_forms(built_.shape);
   out.max_top_k = 0;
   out.max_logprobs = settings_.configured ? settings_.max_logprobs : built_.shape.vocab;
   out.max_candidates = settings_.configured ? settings_.max_candidates : built_.shape.vocab;
@@ -137,6 +159,7 @@ sluice_ticket GraphModel::submit(const sluice_step &step) {
   device_->wait(fence, UINT64_MAX);
   rows_->extend_histories(step);
   rows_->process(step, runner_->logits(), slot->results);
+  slot->results.take_heads(step, runner_->head_ids(), runner_->head_logprobs());
   slot->device_ns = host_.now_ns(host_.host) - start_ns;
   const std::lock_guard lock(mutex_);
   return slot->ticket = ++last_ticket_;

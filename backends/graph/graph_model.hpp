@@ -3,11 +3,13 @@
 #include "backends/graph/row_processor.hpp"
 #include "backends/graph/step_check.hpp"
 #include "backends/graph/step_runner.hpp"
+#include "core/model_file/safetensors.hpp"
 
 #include <sluice/sdk/backend.hpp>
 
 #include <memory>
 #include <mutex>
+#include <optional>
 
 namespace sluice::graph {
 
@@ -41,7 +43,8 @@ class GraphModel final : public sdk::Model {
   uint64_t workspace_bytes(const Settings &settings) const;
 
   const sluice_host_api &host_;
-  model_file::Gguf file_;  ///< outlives device_, which borrows from it
+  model_file::Gguf file_;  ///< outlives device_, which borrows from it; so does heads_
+  std::optional<model_file::Safetensors> heads_;
   std::unique_ptr<Device> device_;
   ModelOptions options_;
   BuiltModel built_;

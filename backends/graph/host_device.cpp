@@ -43,8 +43,8 @@ void HostDevice::configure_kv(const KvShape &kv) {
 void HostDevice::gather_rows(const GatherRowsOp &op) {
   const float *in = activation(op.in);
   float *out = activation(op.out);
-  const auto *rows = at<uint32_t>(args_->rows);
-  for (uint32_t r = 0; r < shape_.rows; ++r)
+  const auto *rows = at<uint32_t>(op.extent == Extent::kRows ? args_->rows : args_->head_rows);
+  for (uint32_t r = 0; r < extent(op.extent); ++r)
     std::memcpy(out + uint64_t{r} * op.width, in + uint64_t{rows[r]} * op.width, op.width * sizeof(float));
 }
 

@@ -30,7 +30,9 @@ class HostDevice : public Device {
     return static_cast<T *>(mapped(buffer));
   }
   float *activation(Slot slot) { return at<float>(args_->activations[slot]); }
-  uint32_t extent(Extent e) const { return e == Extent::kTokens ? shape_.tokens : shape_.rows; }
+  uint32_t extent(Extent e) const {
+    return e == Extent::kTokens ? shape_.tokens : e == Extent::kRows ? shape_.rows : shape_.head_rows;
+  }
 
   enum class KvPart : uint8_t { kKeys = 0, kValues = 1 };
   /// The head_dim elements of one cell. slot = block * block_size + offset.

@@ -15,11 +15,14 @@ struct ModelShape {
   std::string arch;
   uint32_t vocab = 0, hidden = 0, layers = 0, max_context_tokens = 0;
   uint32_t q_heads = 0, kv_heads = 0, head_dim = 0;
+  uint32_t n_heads = 0, head_top = 0;  ///< attached draft heads, and candidates of each
 };
 
 struct BuiltModel {
   ModelShape shape;
   Program program;
+  Slot last_hidden = 0;  ///< [rows, hidden] what the output matrix is given
+  WeightId output;       ///< [vocab, hidden]
 };
 
 /// Reads metadata and moves tensors to the device. Every call throws sdk::Error: INVALID_ARGUMENT names the key or

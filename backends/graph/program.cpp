@@ -16,7 +16,7 @@ const char *op_name(OpKind op) {
 
 uint64_t Program::activation_bytes(Slot slot, const StepLimits &limits) const {
   const Activation &a = activations[slot];
-  const uint64_t rows = a.extent == Extent::kTokens ? limits.tokens : limits.rows;
+  const uint64_t rows = a.extent == Extent::kTokens ? limits.tokens : limits.rows;  // head rows: as many as rows
   return rows * a.width * sizeof(float);
 }
 
@@ -31,6 +31,8 @@ struct Dispatch {
   void operator()(const RopeKvOp &op) const { device.rope_kv(op); }
   void operator()(const AttentionOp &op) const { device.attention(op); }
   void operator()(const GatherRowsOp &op) const { device.gather_rows(op); }
+  void operator()(const SiluAddOp &op) const { device.silu_add(op); }
+  void operator()(const TopOp &op) const { device.top(op); }
 };
 
 }  // namespace

@@ -12,6 +12,7 @@ struct Program {
   std::vector<Activation> activations;
   std::vector<Op> ops;
   Slot logits = 0;  ///< [rows, vocab]
+  uint32_t n_heads = 0, head_top = 0;  ///< draft heads, and what a TopOp keeps of each; their ops come last
 
   Slot add_activation(std::string name, Extent extent, uint32_t width) {
     activations.push_back({extent, width, std::move(name)});

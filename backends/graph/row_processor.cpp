@@ -25,20 +25,40 @@ void draft_path(const sluice_step &s, uint32_t token, std::vector<int32_t> &path
 
 }  // namespace
 
-uint64_t RowResults::bytes(const Settings &s, uint32_t vocab) {
-  const uint64_t per_row = 4 * (uint64_t{vocab} + 3 + 2 * s.max_logprobs + 2 * s.max_candidates);
+uint64_t RowResults::bytes(const Settings &s, const ModelShape &m) {
+  const uint64_t per_row =
+      4 * (uint64_t{m.vocab} + 3 + 2 * s.max_logprobs + 2 * s.max_candidates + 2 * m.n_heads * m.head_top);
   return per_row * s.limits.rows;
 }
 
-RowResults::RowResults(const Settings &s, uint32_t vocab)
-    : token_(s.limits.rows),
+RowResults::RowResults(const Settings &s, const ModelShape &m)
+    : head_entries_(m.n_heads * m.head_top),
+      token_(s.limits.rows),
       top_ids_(uint64_t{s.limits.rows} * s.max_logprobs),
       cand_ids_(uint64_t{s.limits.rows} * s.max_candidates),
+      head_ids_(uint64_t{s.limits.rows} * head_entries_),
       logprob_(s.limits.rows),
       top_logprobs_(top_ids_.size()),
       cand_logits_(cand_ids_.size()),
       row_lse_(s.limits.rows),
-      logits_(new float[uint64_t{s.limits.rows} * vocab]) {}
+      head_logprobs_(head_ids_.size()),
+      logits_(new float[uint64_t{s.limits.rows} * m.vocab]) {}
+
+void RowResults::take_heads(const sluice_step &step, const int32_t *ids, const float *logprobs) {
+  if ((wanted_ & SLUICE_ROW_HEADS) == 0) return;
+  for (uint32_t r = 0; r < step.n_rows; ++r) {
+    int32_t *to_ids = head_ids_.data() + uint64_t{r} * head_entries_;
+    float *to_logprobs = head_logprobs_.data() + uint64_t{r} * head_entries_;
+    if ((step.row_want[r] & SLUICE_ROW_HEADS) == 0) {
+      std::fill_n(to_ids, head_entries_, -1);
+      std::fill_n(to_logprobs, head_entries_, sdk::kRemoved);
+      continue;
+    }
+    std::copy_n(ids, head_entries_, to_ids);
+    std::copy_n(logprobs, head_entries_, to_logprobs);
+    ids += head_entries_, logprobs += head_entries_;
+  }
+}
 
 void RowResults::describe(sluice_step_result &out) const {
   const auto given = [this](auto &array, bool asked) { return asked && n_rows_ > 0 ? array.data() : nullptr; };
@@ -51,6 +71,8 @@ void RowResults::describe(sluice_step_result &out) const {
   out.cand_ids = given(cand_ids_, candidates);
   out.cand_logits = given(cand_logits_, candidates);
   out.row_lse = given(row_lse_, candidates);
+  out.head_ids = given(head_ids_, (wanted_ & SLUICE_ROW_HEADS) != 0);
+  out.head_logprobs = given(head_logprobs_, (wanted_ & SLUICE_ROW_HEADS) != 0);
   out.logits_host = (wanted_ & SLUICE_ROW_LOGITS_HOST) != 0 ? logits_.get() : nullptr;
   out.n_top = n_top_;
 }
@@ -146,7 +168,7 @@ void RowProcessor::process_row(const sluice_step &step, uint32_t row, float *log
   std::fill_n(top_values, out.n_top_, sdk::kRemoved);
   std::fill_n(cand_ids, out.n_candidates_, -1);
   std::fill_n(cand_logits, out.n_candidates_, sdk::kRemoved);
-  if (want == 0) return;
+  if ((want & ~SLUICE_ROW_HEADS) == 0) return;
   const sluice_sample_spec &spec = spec_of(step, row);
   sdk::RowSampler &sampler = worker.sampler;
   sampler.run(logits, vocab_, spec, inputs_of(step, row, spec, worker));

@@ -14,19 +14,23 @@ namespace sluice::graph {
 class RowResults {
  public:
   RowResults() = default;
-  RowResults(const Settings &settings, uint32_t vocab);
-  static uint64_t bytes(const Settings &settings, uint32_t vocab);
+  RowResults(const Settings &settings, const ModelShape &shape);
+  static uint64_t bytes(const Settings &settings, const ModelShape &shape);
 
+  /// Spreads what the heads gave over the rows that asked; after process() of the same step.
+  /// ids, logprobs  [head rows, n_heads, head_top]
+  void take_heads(const sluice_step &step, const int32_t *ids, const float *logprobs);
   /// Points out at the arrays; what nobody asked for is NULL.
   void describe(sluice_step_result &out) const;
 
  private:
   friend class RowProcessor;
   uint32_t n_rows_ = 0, n_top_ = 0, n_candidates_ = 0;
+  uint32_t head_entries_ = 0;  ///< n_heads * head_top
   uint32_t wanted_ = 0;  ///< union of row_want
   bool logprobs_ = false;
-  std::vector<int32_t> token_, top_ids_, cand_ids_;
-  std::vector<float> logprob_, top_logprobs_, cand_logits_, row_lse_;
+  std::vector<int32_t> token_, top_ids_, cand_ids_, head_ids_;
+  std::vector<float> logprob_, top_logprobs_, cand_logits_, row_lse_, head_logprobs_;
   std::unique_ptr<float[]> logits_;
 };
 

@@ -157,8 +157,9 @@ void StepCheck::check_rows(const sluice_step &s) const {
       refuse(at("row_token", r, s.row_token[r]) + "; n_tokens is " + std::to_string(s.n_tokens));
     if (r > 0 && s.row_token[r] < s.row_token[r - 1])
       refuse(at("row_token", r, s.row_token[r]) + ", less than the entry before it");
-    if ((s.row_want[r] & ~kRowForms) != 0)
-      refuse(at("row_want", r, s.row_want[r]) + "; supported are TOKEN, CANDIDATES and LOGITS_HOST",
+    if ((s.row_want[r] & ~row_forms(shape_)) != 0)
+      refuse(at("row_want", r, s.row_want[r]) + "; supported are TOKEN, CANDIDATES, LOGITS_HOST" +
+                 (shape_.n_heads > 0 ? " and HEADS" : "; there are no draft heads"),
              SLUICE_E_UNSUPPORTED);
   }
   check_specs(s);
@@ -167,7 +168,7 @@ void StepCheck::check_rows(const sluice_step &s) const {
 
 void StepCheck::check_row_inputs(const sluice_step &s) const {
   for (uint32_t r = 0; r < s.n_rows; ++r) {
-    if (s.row_want[r] == 0) continue;
+    if ((s.row_want[r] & ~SLUICE_ROW_HEADS) == 0) continue;
     need(s.row_spec, 1, "row_spec");
     if (s.row_spec[r] >= s.n_specs)
       refuse(at("row_spec", r, s.row_spec[r]) + "; n_specs is " + std::to_string(s.n_specs));

@@ -37,6 +37,9 @@ constexpr uint64_t kStages = SLUICE_STAGE_BIT(SLUICE_STAGE_MASK) | SLUICE_STAGE_
                              SLUICE_STAGE_BIT(SLUICE_STAGE_PRESENCE) | SLUICE_STAGE_BIT(SLUICE_STAGE_TEMPERATURE) |
                              SLUICE_STAGE_BIT(SLUICE_STAGE_TOP_K) | SLUICE_STAGE_BIT(SLUICE_STAGE_TOP_P) |
                              SLUICE_STAGE_BIT(SLUICE_STAGE_MIN_P);
-constexpr uint32_t kRowForms = SLUICE_ROW_TOKEN | SLUICE_ROW_CANDIDATES | SLUICE_ROW_LOGITS_HOST;
+inline uint32_t row_forms(const ModelShape &shape) {
+  return SLUICE_ROW_TOKEN | SLUICE_ROW_CANDIDATES | SLUICE_ROW_LOGITS_HOST |
+         (shape.n_heads > 0 ? SLUICE_ROW_HEADS : 0u);
+}
 
 }  // namespace sluice::graph

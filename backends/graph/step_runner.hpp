@@ -23,10 +23,13 @@ class StepRunner {
   uint64_t run(const sluice_step &step);
   /// [step.n_rows, vocab] f32 of the last step, once its fence has passed. May be overwritten.
   float *logits() const;
+  /// [head rows, n_heads, head_top] of the last step, likewise.
+  const int32_t *head_ids() const;
+  const float *head_logprobs() const;
 
  private:
-  void fill_args(const sluice_step &step);
-  StepShape plan(const sluice_step &step);
+  uint32_t fill_args(const sluice_step &step);  ///< how many head rows there are
+  StepShape plan(const sluice_step &step, uint32_t head_rows);
 
   Device &device_;
   const Program &program_;

@@ -32,8 +32,9 @@ struct WeightId {
 /// Names an activation of the step program; the buffer behind it keeps its address from configure() on.
 using Slot = uint32_t;
 
-/// How many rows an activation has in a step: one per token, or one per row whose logits are wanted.
-enum class Extent : uint8_t { kTokens, kRows };
+/// How many rows an activation has in a step: one per token, per row whose logits are wanted, or per such row at which
+/// the draft heads are wanted too.
+enum class Extent : uint8_t { kTokens, kRows, kHeadRows };
 
 /// f32, row-major [extent, width], rows contiguous.
 struct Activation {
@@ -117,6 +118,7 @@ struct StepArgs {
   Buffer positions;                 ///< i32 [tokens]
   Buffer slots;                     ///< u32 [tokens] block * block_size + offset
   Buffer rows;                      ///< u32 [rows] token index, ascending
+  Buffer head_rows;                 ///< u32 [head_rows] row index, ascending
   Buffer q_begin;                   ///< u32 [seqs + 1] into tokens
   Buffer kv_len;                    ///< u32 [seqs] cached tokens before this step
   Buffer block_table;               ///< u32 [seqs, blocks_per_seq]
@@ -125,6 +127,8 @@ struct StepArgs {
   Buffer items;                     ///< AttentionItem [n_items]
   Buffer merges;                    ///< AttentionMerge [n_merges]
   std::vector<Buffer> activations;  ///< by Slot
+  Buffer head_ids;                  ///< i32 [head_rows, heads, top], result of TopOp
+  Buffer head_logprobs;             ///< f32, likewise
 };
 
 /// The sizes of one step. A replaying device rounds them up to a bucket of its own.
@@ -135,6 +139,7 @@ struct StepShape {
   uint32_t attention_items = 0;
   uint32_t attention_merges = 0;
   uint32_t split_tokens = 0;  ///< length of a split of the visible tokens
+  uint32_t head_rows = 0;
 };
 
 }  // namespace sluice::graph

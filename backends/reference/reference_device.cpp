@@ -1,7 +1,9 @@
 #include "backends/reference/reference_device.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace sluice::reference {
 namespace {
@@ -65,6 +67,7 @@ void ReferenceDevice::norm(const NormOp &op) {
 }
 
 void ReferenceDevice::linear(const LinearOp &op) {
+  if (extent(op.extent) == 0) return;
   const WeightSource &w = weight(op.weight);
   const float *in = activation(op.in), *bias = at<float>(op.bias);
   float *out = activation(op.out);
@@ -93,6 +96,33 @@ void ReferenceDevice::linear_glu(const LinearGluOp &op) {
     for (uint64_t t = 0; t < shape_.tokens; ++t) {
       const double g = dot(in + t * op.n_in, gate.data(), op.n_in), u = dot(in + t * op.n_in, up.data(), op.n_in);
       out[t * op.n_out + n] = static_cast<float>(g / (1.0 + std::exp(-g)) * u);
+    }
+  }
+}
+
+void ReferenceDevice::silu_add(const SiluAddOp &op) {
+  const float *in = activation(op.in), *base = activation(op.base);
+  float *out = activation(op.out);
+  for (uint64_t i = 0; i < uint64_t{extent(op.extent)} * op.width; ++i) {
+    const double x = in[i];
+    out[i] = static_cast<float>(base[i] + x / (1.0 + std::exp(-x)));
+  }
+}
+
+void ReferenceDevice::top(const TopOp &op) {
+  std::vector<int32_t> order(op.width);
+  for (uint32_t r = 0; r < shape_.head_rows; ++r) {
+    const float *row = activation(op.in) + uint64_t{r} * op.width;
+    std::iota(order.begin(), order.end(), 0);
+    const auto value = [&](int32_t id) { return std::isnan(row[id]) ? -INFINITY : row[id]; };
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
+    double sum = 0;
+    for (uint32_t i = 0; i < op.width; ++i) sum += std::exp(static_cast<double>(row[i]) - row[order[0]]);
+    const uint64_t first = (uint64_t{r} * op.n_heads + op.head) * op.n;
+    for (uint32_t i = 0; i < op.n; ++i) {
+      at<int32_t>(args_->head_ids)[first + i] = order[i];
+      at<float>(args_->head_logprobs)[first + i] =
+          static_cast<float>(static_cast<double>(row[order[i]]) - row[order[0]] - std::log(sum));
     }
   }
 }

@@ -23,6 +23,8 @@ class ReferenceDevice : public graph::HostDevice {
   void linear_glu(const graph::LinearGluOp &op) override;
   void rope_kv(const graph::RopeKvOp &op) override;
   void attention(const graph::AttentionOp &op) override;
+  void silu_add(const graph::SiluAddOp &op) override;
+  void top(const graph::TopOp &op) override;
 
  private:
   void store(std::byte *cell, const float *values) const;

@@ -24,7 +24,8 @@ sluice_model_setup make_setup(const config::Model &model, const sluice_model_inf
 }  // namespace
 
 Result<LoadedBackend> LoadedBackend::load(const std::string &model_name, const ConfiguredPlugin &plugin,
-                                          plugin::Host &host, const std::string &path, const LoadHooks &hooks) {
+                                          plugin::Host &host, const std::string &path, const LoadHooks &hooks,
+                                          const std::string &draft_heads) {
   LoadedBackend out;
   const auto *api = host.api_for(model_name, plugin.library->title());
   auto backend = plugin::Backend::open(*plugin.library, api, *plugin.options);
@@ -32,6 +33,7 @@ Result<LoadedBackend> LoadedBackend::load(const std::string &model_name, const C
   out.backend = std::move(*backend);
   plugin::LoadedModel::Source source;
   source.path = path;
+  if (!draft_heads.empty()) source.attach.push_back(draft_heads);
   source.progress = [&hooks](const char *phase, uint64_t done, uint64_t total) {
     if (hooks.progress) hooks.progress(phase, done, total);
     return !hooks.stop || !hooks.stop();
@@ -90,12 +92,13 @@ Result<std::unique_ptr<ModelRuntime>> ModelRuntime::load(const config::Model &mo
   done(fmt::format("{} tokens, {}", runtime->tokenizer_->vocab_size(),
                    runtime->chat_template_ ? "with a chat template" : "without a chat template"));
   phase("backend " + plugins.backend.library->metadata.name);
-  auto loaded = LoadedBackend::load(model.name, plugins.backend, host, model.path, hooks);
+  auto loaded = LoadedBackend::load(model.name, plugins.backend, host, model.path, hooks, model.draft_heads);
   if (!loaded) return loaded.error();
   runtime->loaded_ = std::move(*loaded);
   const auto &info = runtime->loaded_.model->info();
-  done(fmt::format("{}, {} layers, {} of weights", runtime->loaded_.model->arch(), info.n_layers,
-                   format_bytes(info.weights_bytes)));
+  done(fmt::format("{}, {} layers, {} of weights{}", runtime->loaded_.model->arch(), info.n_layers,
+                   format_bytes(info.weights_bytes),
+                   info.n_heads == 0 ? "" : fmt::format(", {} draft heads", info.n_heads)));
   if (info.vocab_size < runtime->tokenizer_->vocab_size())
     return invalid_argument(fmt::format("backend {} has a vocabulary of {}, the tokenizer of {} has {}; they must agree",
                                         plugins.backend.library->metadata.name, info.vocab_size, model.path,

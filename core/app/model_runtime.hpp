@@ -28,7 +28,8 @@ struct LoadedBackend {
   std::unique_ptr<plugin::LoadedModel> model;  ///< goes before its backend
 
   static Result<LoadedBackend> load(const std::string &model_name, const ConfiguredPlugin &plugin, plugin::Host &host,
-                                    const std::string &path, const LoadHooks &hooks);
+                                    const std::string &path, const LoadHooks &hooks,
+                                    const std::string &draft_heads = {});
 };
 
 struct KvSize {

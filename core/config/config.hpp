@@ -85,6 +85,7 @@ struct Kv {
 struct Model {
   std::string name;
   std::string path;  ///< absolute; relative paths in a file are relative to that file
+  std::string draft_heads;  ///< absolute; empty = none
   std::vector<std::string> aliases;
   PluginUse backend{"cpu", {}, {}}, scheduler{"fcfs", {}, {}}, decoder{"plain", {}, {}};
   std::vector<PluginUse> samplers{{"chain", {}, {}}};

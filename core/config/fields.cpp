@@ -93,6 +93,11 @@ std::vector<Field> fields_of(Plugins &p) {
 std::vector<Field> fields_of(Model &m) {
   return {
       {.key = "path", .slot = &m.path, .doc = "model file (GGUF)", .is_path = true},
+      {.key = "draft_heads",
+       .slot = &m.draft_heads,
+       .doc = "file of Medusa heads (safetensors) that run with the model, for decoder = \"medusa\"",
+       .is_path = true,
+       .engine_does_it = true},
       {.key = "aliases", .slot = &m.aliases, .doc = "further names that requests may use for this model"},
       {.key = "backend",
        .slot = &m.backend,

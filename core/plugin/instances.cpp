@@ -9,6 +9,7 @@ namespace {
 
 constexpr uint32_t kMaxDevices = 64;
 constexpr uint32_t kMaxKvGroups = 16;
+constexpr uint32_t kMaxHeads = 64;
 constexpr uint32_t kMaxVocab = 1 << 24;
 
 /// Room for what a plugin fills in, with the size field set.
@@ -97,6 +98,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const Backend &backend, c
   if (auto r = m->call("model_load", m->vtbl_->model_load, backend.get(), &request, &m->model_); !r) return r.error();
   if (m->model_ == nullptr) return made_nothing(m->name(), "model_load");
   if (auto r = m->read_info(); !r) return r.error();
+  if (!source.attach.empty() && m->info_.n_heads == 0)
+    return Error{Code::kUnsupported, m->name() + ": it loads no draft heads; draft_heads needs a backend that does", {}};
   return m;
 }
 
@@ -110,6 +113,9 @@ Result<> LoadedModel::read_info() {
   terminate(info_.arch);
   if (info_.vocab_size == 0 || info_.vocab_size > kMaxVocab) return impossible(name(), "vocab_size", info_.vocab_size);
   if (info_.max_context == 0) return impossible(name(), "max_context", 0);
+  if (info_.n_heads > kMaxHeads) return impossible(name(), "n_heads", info_.n_heads);
+  if (info_.n_heads > 0 && (info_.head_top == 0 || info_.head_top > info_.vocab_size))
+    return impossible(name(), "head_top", info_.head_top);
   if (info_.kv_mode != SLUICE_KV_MODE_PAGED && info_.kv_mode != SLUICE_KV_MODE_SEQ)
     return impossible(name(), "kv_mode", info_.kv_mode);
   const bool paged = info_.kv_mode == SLUICE_KV_MODE_PAGED;

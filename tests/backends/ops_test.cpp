@@ -161,6 +161,53 @@ TEST_P(Ops, LinearGluMatchesReference) {
   }
 }
 
+TEST_P(Ops, SiluAddMatchesReference) {
+  for (const uint32_t width : {1u, 16u, 33u, 256u}) {
+    const uint32_t rows = 5;
+    const std::vector<float> x = normal(rows * width, width, 4.0f), base = normal(rows * width, 2);
+    std::vector<std::vector<float>> out;
+    Rig rigs[] = {make(), Rig::reference()};
+    for (Rig &rig : rigs) {
+      const Slot to = rig.activation(rows * width), in = rig.activation(x), residual = rig.activation(base);
+      rig.shape.head_rows = rows;
+      rig.begin();
+      rig.device().silu_add({in, residual, to, graph::Extent::kHeadRows, width});
+      out.push_back(rig.read(to));
+      rig.device().silu_add({in, residual, residual, graph::Extent::kHeadRows, width});
+      EXPECT_EQ(rig.read(residual), out.back()) << "in place";
+      EXPECT_TRUE(rig.intact());
+    }
+    expect_close(out[0], out[1], 1e-12, 1e-5, "silu_add of " + std::to_string(width));
+  }
+}
+
+TEST_P(Ops, TopMatchesReference) {
+  for (const uint32_t width : {3u, 40u, 1408u}) {
+    const uint32_t rows = 4, heads = 3, n = std::min(width, 10u);
+    std::vector<float> x = normal(rows * width, width, 2.0f);
+    x[0] = x[1] = x[2] = 50;  // equal: the lower id first
+    std::vector<std::vector<int32_t>> ids;
+    std::vector<std::vector<float>> logprobs;
+    Rig rigs[] = {make(), Rig::reference()};
+    for (Rig &rig : rigs) {
+      const size_t size = size_t{rows} * heads * n;
+      rig.set(&StepArgs::head_ids, std::vector<int32_t>(size, -7));
+      rig.set(&StepArgs::head_logprobs, std::vector<float>(size, 7));
+      const Slot in = rig.activation(x);
+      rig.shape.head_rows = rows;
+      rig.begin();
+      rig.device().top({in, width, 1, heads, n});
+      const auto *got = static_cast<const int32_t *>(rig.device().mapped(rig.args.head_ids));
+      const auto *values = static_cast<const float *>(rig.device().mapped(rig.args.head_logprobs));
+      ids.emplace_back(got, got + size), logprobs.emplace_back(values, values + size);
+    }
+    EXPECT_EQ(ids[0], ids[1]);
+    EXPECT_EQ((std::vector<int32_t>(ids[0].begin() + n, ids[0].begin() + n + 3)), (std::vector<int32_t>{0, 1, 2}));
+    EXPECT_EQ(ids[0][0], -7);  // another head's place
+    for (size_t i = 0; i < logprobs[0].size(); ++i) EXPECT_NEAR(logprobs[0][i], logprobs[1][i], 1e-5) << i;
+  }
+}
+
 TEST_P(Ops, NormAndEmbedAndGatherMatchReference) {
   for (const uint32_t width : {1u, 16u, 33u, 256u, 2048u}) {
     const uint32_t tokens = 19;

@@ -23,7 +23,8 @@ const sluice_backend_vtbl *load_table(Host &host, const std::string &name) {
 
 }  // namespace
 
-PluginModel::PluginModel(Host &host, const std::string &name, const std::string &path, const Options &options) {
+PluginModel::PluginModel(Host &host, const std::string &name, const std::string &path, const Options &options,
+                         const std::string &heads) {
   status.struct_size = sizeof status;
   table = load_table(host, name);
   const int32_t device = 0;
@@ -36,6 +37,9 @@ PluginModel::PluginModel(Host &host, const std::string &name, const std::string 
   sluice_model_source source{};
   source.struct_size = sizeof source;
   source.path = path.c_str();
+  const char *attach = heads.c_str();
+  source.n_attach = heads.empty() ? 0 : 1;
+  source.attach = &attach;
   source.config = options.handle();
   const int32_t code = table->model_load(backend_, &source, &model, &status);
   if (code != SLUICE_OK) table->close(backend_);

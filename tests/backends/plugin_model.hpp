@@ -14,7 +14,9 @@ namespace sluice::test {
 class PluginModel {
  public:
   /// name  "reference" or "cpu": build/plugins/libsluice_backend_<name>.so
-  PluginModel(Host &host, const std::string &name, const std::string &path, const Options &options = {});
+  /// heads  file of draft heads, "" = none
+  PluginModel(Host &host, const std::string &name, const std::string &path, const Options &options = {},
+              const std::string &heads = {});
   ~PluginModel();
   PluginModel(const PluginModel &) = delete;
   PluginModel &operator=(const PluginModel &) = delete;

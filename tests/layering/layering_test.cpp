@@ -29,7 +29,7 @@ const std::map<std::string, std::set<std::string>> kAtMost = {
 const std::map<std::string, std::set<std::string>> kOnlyIn = {
     {"boost/beast", {"net", "app"}},
     {"boost/asio", {"net", "lifecycle", "api", "app"}},
-    {"boost/json", {"plugin", "sim", "conformance", "lifecycle", "text", "net", "api", "app"}},
+    {"boost/json", {"model_file", "plugin", "sim", "conformance", "lifecycle", "text", "net", "api", "app"}},
 };
 
 std::string read(const fs::path &file) {

@@ -82,6 +82,8 @@ struct KernelTable {
   void (*rms_norm)(const float *x, const float *weight, uint32_t n, float eps, float *out);
   /* gate = silu(gate) * up */
   void (*silu_mul)(float *gate, const float *up, uint32_t n);
+  /* out = base + silu(x); out may be base */
+  void (*silu_add)(const float *x, const float *base, uint32_t n, float *out);
   void (*to_f16)(const float *from, uint16_t *to, uint32_t n);
   void (*attend)(const AttendArgs *args);
   /* Merges n partials of head_dim + 2 floats, `stride` floats apart, in order. */

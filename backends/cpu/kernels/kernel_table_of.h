@@ -12,6 +12,7 @@
                               quantise,                                                                        \
                               rms_norm,                                                                        \
                               silu_mul,                                                                        \
+                              silu_add,                                                                        \
                               to_f16,                                                                          \
                               attend,                                                                          \
                               merge};                                                                          \

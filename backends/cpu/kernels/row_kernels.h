@@ -57,12 +57,18 @@ void rms_norm(const float *x, const float *weight, uint32_t n, float eps, float 
     store_some(out + i, n - i, mul(mul(load_some(x + i, n - i, 0), scale), load_some(weight + i, n - i, 0)));
 }
 
+inline F32 silu(F32 x) { return div(x, add(broadcast(1.0f), exponential(sub(broadcast(0), x)))); }
+
 void silu_mul(float *gate, const float *up, uint32_t n) {
   for (uint32_t i = 0; i < n; i += 16) {
     const F32 g = load_some(gate + i, n - i, 0), u = load_some(up + i, n - i, 0);
-    const F32 bottom = add(broadcast(1.0f), exponential(sub(broadcast(0), g)));
-    store_some(gate + i, n - i, mul(div(g, bottom), u));
+    store_some(gate + i, n - i, mul(silu(g), u));
   }
+}
+
+void silu_add(const float *x, const float *base, uint32_t n, float *out) {
+  for (uint32_t i = 0; i < n; i += 16)
+    store_some(out + i, n - i, add(load_some(base + i, n - i, 0), silu(load_some(x + i, n - i, 0))));
 }
 
 void to_f16(const float *from, uint16_t *to, uint32_t n) {

@@ -81,7 +81,7 @@ BuiltModel build(ModelBuilder &b, const Variant &variant) {
                                                "built yet; use a dense model");
   const Sizes s = read_sizes(b);
   const uint32_t d = s.model.hidden, q_width = s.q_width(), kv_width = s.kv_width();
-  BuiltModel out{s.model, {}};
+  BuiltModel out{s.model, {}, 0, {}};
   Program &p = out.program;
   const Slot x = p.add_activation("residual", Extent::kTokens, d);
   const Slot h = p.add_activation("normed", Extent::kTokens, d);
@@ -144,7 +144,9 @@ BuiltModel build(ModelBuilder &b, const Variant &variant) {
   p.ops.push_back(GatherRowsOp{x, last, d});
   norm("output_norm.weight", last, last, Extent::kRows);
   const char *head = b.has_tensor("output.weight") ? "output.weight" : "token_embd.weight";  // tied when absent
-  p.ops.push_back(LinearOp{b.matrix(WeightUse::kLinear, {{head, s.model.vocab}}, d),
+  out.last_hidden = last;
+  out.output = b.matrix(WeightUse::kLinear, {{head, s.model.vocab}}, d);
+  p.ops.push_back(LinearOp{out.output,
                            last,
                            p.logits,
                            Extent::kRows,

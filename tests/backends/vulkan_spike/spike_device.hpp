@@ -44,6 +44,8 @@ class SpikeDevice final : public graph::Device {
   void rope_kv(const graph::RopeKvOp &) override { refuse("rope_kv"); }
   void attention(const graph::AttentionOp &) override { refuse("attention"); }
   void gather_rows(const graph::GatherRowsOp &) override { refuse("gather_rows"); }
+  void silu_add(const graph::SiluAddOp &) override { refuse("silu_add"); }
+  void top(const graph::TopOp &) override { refuse("top"); }
   void kv_moves(std::span<const graph::KvMove>) override { refuse("kv_moves"); }
 
   uint32_t recordings() const { return static_cast<uint32_t>(recorded_.size()); }
