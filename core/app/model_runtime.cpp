@@ -10,12 +10,24 @@
 namespace sluice::app {
 namespace {
 
-sluice_model_setup make_setup(const config::Model &model, const sluice_model_info &info) {
+/// Rows for drafts in one step: a full complement for every sequence, within what the step's tokens and the memory of
+/// whole rows allow.
+uint32_t draft_rows(const config::Model &model, const sluice_decoder_needs &needs) {
+  constexpr uint64_t kEnoughRows = 256;
+  const uint64_t wanted = uint64_t{model.max_seqs} * needs.max_nodes;
+  return static_cast<uint32_t>(std::min<uint64_t>(std::min(wanted, std::max<uint64_t>(kEnoughRows, needs.max_nodes)),
+                                                  model.token_budget - model.max_seqs));
+}
+
+sluice_model_setup make_setup(const config::Model &model, const sluice_model_info &info,
+                              const sluice_decoder_needs &needs) {
   sluice_model_setup setup{};
   setup.struct_size = SLUICE_SIZE_THROUGH(sluice_model_setup, max_logprobs);
   setup.flags = (info.caps & SLUICE_CAP_BATCH_INVARIANT) != 0 ? SLUICE_SETUP_BATCH_INVARIANT : 0;
   setup.max_tokens_per_step = model.token_budget;
-  setup.max_seqs_per_step = setup.max_rows_per_step = model.max_seqs;
+  setup.max_seqs_per_step = model.max_seqs;
+  setup.max_rows_per_step = model.max_seqs + draft_rows(model, needs);
+  setup.max_tree_nodes = needs.max_nodes == 0 ? 0 : std::min(needs.max_nodes + 1, model.token_budget);
   setup.max_context = model.context == 0 ? info.max_context : model.context;
   setup.max_logprobs = kMaxTopLogprobs;
   return setup;
@@ -173,7 +185,7 @@ Result<> ModelRuntime::start_foreign(const config::Model &model, const ModelPlug
 
 Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
                                     const Clock &clock, uint32_t max_live, const LoadHooks &hooks) {
-  const auto setup = make_setup(model, loaded_.model->info());
+  const auto setup = make_setup(model, loaded_.model->info(), decoder_->needs());
   if (hooks.progress) hooks.progress("KV cache", 0, 0);
   auto kv = configure_kv(*loaded_.model, setup, model.kv, uint64_t{setup.max_context} * model.max_seqs);
   if (!kv) return kv.error();
@@ -182,6 +194,7 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
   engine::EngineLimits limits;
   limits.max_seqs = model.max_seqs;
   limits.token_budget = model.token_budget;
+  limits.max_rows = setup.max_rows_per_step;
   limits.max_live = max_live;
   limits.max_context = static_cast<uint32_t>(std::min<uint64_t>(setup.max_context, kv_tokens));
   limits.block_size = kv->block_size;

@@ -1,11 +1,15 @@
 #pragma once
+#include <sluice/abi/kinds/backend.h>
+#include <sluice/abi/kinds/decoder.h>
+
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "core/request/event_channel.hpp"
 
-// What the three source files of EngineCore share.
+// What the source files of EngineCore share.
 
 namespace sluice::engine {
 
@@ -23,5 +27,8 @@ inline request::Event error_event(uint32_t answer, Error error) {
   event.error = std::make_shared<const Error>(std::move(error));
   return event;
 }
+
+/// What a decoder needs that this target lacks, named.
+Result<> check_draft_needs(const std::string &decoder, const sluice_decoder_needs &needs, const sluice_model_info &info);
 
 }  // namespace sluice::engine

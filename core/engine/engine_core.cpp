@@ -29,19 +29,24 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
                  fmt::format("{}: kv_mode {} with {} KV groups; this server runs paged KV with one group", backend,
                              info.kv_mode, info.n_kv_groups), {}};
   sluice_decoder_needs needs{};
-  needs.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_needs, caps);
+  needs.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_needs, flags);
   const std::string decoder = "decoder " + parts.decoder_name;
   if (auto r = call(decoder.c_str(), parts.decoder->needs, parts.decoder_instance, &needs); !r)
     return r.error().error;
-  if (needs.proposals != 0 || needs.max_nodes != 0 || needs.max_branches > 1)
-    return Error{Code::kUnsupported, decoder + ": drafts or branches, which this server cannot verify yet", {}};
+  if (needs.max_branches > 1)
+    return Error{Code::kUnsupported, decoder + ": branches, which this server cannot follow yet", {}};
+  if (auto r = check_draft_needs(decoder, needs, info); !r) return r.error();
   if (limits.max_seqs == 0 || limits.token_budget < limits.max_seqs || limits.kv_blocks == 0 || limits.max_live == 0)
     return invalid_argument(fmt::format(
         "max_seqs is {}, token_budget {}, kv blocks {}: at least one sequence and one token for each must fit",
         limits.max_seqs, limits.token_budget, limits.kv_blocks));
 
   limits.vocab_size = info.vocab_size;
+  limits.max_rows = std::max(limits.max_rows, limits.max_seqs);
   std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps));
+  core->drafting_ = std::make_unique<Drafting>(Drafting::Parts{decoder, core->parts_.decoder,
+                                                               core->parts_.decoder_instance, needs, info.vocab_size,
+                                                               info.n_heads, info.head_top});
   if (auto r = core->create_scheduler(); !r) return r.error();
   return core;
 }
@@ -54,6 +59,8 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
       scheduler_who_("scheduler " + parts_.scheduler_name),
       decoder_who_("decoder " + parts_.decoder_name),
       mixed_batch_((info.caps & SLUICE_CAP_MIXED_BATCH) != 0),
+      trees_((info.caps & SLUICE_CAP_TREE) != 0 && (info.caps & SLUICE_CAP_MOVE_SLOTS) != 0),
+      max_tree_nodes_(info.max_tree_nodes),
       pool_(limits.kv_blocks, limits.block_size),
       table_(limits.max_live),
       buffers_(limits.max_live, limits.max_seqs),

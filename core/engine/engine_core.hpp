@@ -12,12 +12,14 @@
 
 #include "core/base/clock.hpp"
 #include "core/engine/abi_call.hpp"
+#include "core/engine/drafting.hpp"
 #include "core/engine/plan.hpp"
 #include "core/engine/sampler_chain.hpp"
 #include "core/engine/sched_table.hpp"
 #include "core/engine/sequence.hpp"
 #include "core/engine/step_batch.hpp"
 #include "core/engine/step_cost.hpp"
+#include "core/engine/walk.hpp"
 #include "core/kv/block_pool.hpp"
 #include "core/request/generator.hpp"
 
@@ -53,6 +55,7 @@ struct EngineLimits {
   uint32_t block_size = 16;      ///< tokens
   uint32_t kv_blocks = 0;
   uint32_t watermark_blocks = 0; ///< kept free when admitting
+  uint32_t max_rows = 0;         ///< rows in one step, at least max_seqs; what is above that goes to drafts
   bool prefix_cache = true;      ///< blocks of equal prefixes are computed once
 };
 
@@ -104,14 +107,26 @@ class EngineCore {
   void expire();
   bool plan();
   void carry_out();
-  void run(sluice_seq_ref ref, uint32_t n_tokens);
+  void run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts);
+  uint32_t room_for_drafts(const Sequence &sequence, uint32_t wanted) const;
+  void take_seat(Sequence &sequence, uint32_t n_drafts);
+  void make_drafts();
+  void fill_batch();
+  void drop_forbidden(DraftSeat &seat, std::vector<uint32_t> &masks);
   bool submit_batch();
   StepOutcome finish_batch(uint64_t timeout_ns);
   PluginResult choose_tokens(const sluice_step_result &result);
+  PluginFailure backend_garbage(const std::string &what) const;
+  PluginResult read_row(const sluice_step_result &result, uint32_t row, const Sequence &sequence);
+  void walk_drafts();
+  PluginResult move_accepted();
   void commit(const sluice_step_result &result);
-  void append_tokens(uint64_t now, uint64_t device_ns);
+  void append_tokens(uint64_t now, const sluice_step_result &result, uint64_t device_ns);
+  void append_walk(size_t i, uint64_t now, const sluice_step_result &result);
+  void give_back_tail(Sequence &sequence);
   void tell_samplers_and_decoder(uint64_t device_ns);
   void emit_tokens();
+  void push_tokens(sluice_seq_ref ref, size_t nth);
   void commit_decoder(uint64_t device_ns);
 
   void fill_view();
@@ -127,6 +142,7 @@ class EngineCore {
   void fail_batch(const PluginFailure &failure);
   void end_all(const Error &error);
   void note_plugin_error(const PluginFailure &failure);
+  void note_draft_error(const PluginFailure &failure);
   std::vector<sluice_seq_ref> live_refs() const;
   void enlist(sluice_seq_ref ref, uint8_t state);
   void delist(sluice_seq_ref ref);
@@ -141,12 +157,15 @@ class EngineCore {
   const EngineLimits limits_;
   const std::string backend_who_, scheduler_who_, decoder_who_;  ///< "scheduler fcfs", for messages
   const bool mixed_batch_;
+  const bool trees_;               ///< else the backend takes chains of drafts only
+  const uint32_t max_tree_nodes_;  ///< 0 = any
   kv::BlockPool pool_;
   SchedTable table_;
   PlanBuffers buffers_;
   SamplerChain chain_;
   StepBatch batch_;
   StepCost cost_;
+  std::unique_ptr<Drafting> drafting_;
   sluice_sched_host sched_host_{};
   sluice_scheduler *scheduler_ = nullptr;
 
@@ -156,14 +175,24 @@ class EngineCore {
   uint64_t waiting_tokens_ = 0;                       ///< sum of pending over waiting_
   std::unordered_multimap<uint64_t, sluice_seq_ref> by_request_;
   std::vector<sluice_seq_ref> batch_refs_;
+  std::vector<uint32_t> batch_tokens_;                ///< of each, without drafts
+  std::vector<int32_t> batch_seat_;                   ///< of each, in seats_; -1 = no drafts
+  std::vector<DraftSeat> seats_;
+  uint32_t rows_left_ = 0;                            ///< for drafts of the step being planned
+  std::vector<uint8_t> dead_;
   std::vector<TokenChoice> choices_;
   std::vector<HostRow> host_rows_;
-  std::vector<const uint32_t *> host_masks_;
+  std::vector<int32_t> row_tokens_;
+  std::vector<Walk> walks_;                           ///< of each of batch_refs_ that has a row
+  std::vector<uint8_t> move_ops_;
+  std::vector<uint32_t> move_src_, move_dst_;
   std::vector<Sequence *> committed_;
   std::vector<sluice_seq_ref> committed_refs_;
+  std::vector<uint32_t> committed_indptr_, committed_rows_;  ///< rows that chose the tokens
   std::vector<int32_t> committed_tokens_;
   std::vector<float> committed_logprobs_;
-  std::vector<uint32_t> decoder_indptr_, decoder_zero_;
+  std::vector<uint32_t> decoder_drafted_, decoder_accepted_;
+  std::vector<uint8_t> node_accepted_;
   std::vector<sluice_decoder_seq *> decoder_seqs_;
 
   bool somebody_paused_ = false;  ///< a sequence waits for its reader

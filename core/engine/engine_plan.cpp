@@ -27,6 +27,7 @@ void EngineCore::fill_view() {
   buffers_.waiting.clear();
   view.now_ns = parts_.clock->now_ns();
   view.step_no = step_no_;
+  rows_left_ = limits_.max_rows - limits_.max_seqs;
   for (size_t i = 0; i < resident_.size();) {
     const auto ref = resident_[i];
     auto &sequence = *sequences_[ref];
@@ -36,6 +37,8 @@ void EngineCore::fill_view() {
       continue;
     }
     table_.refresh(ref, sequence, pending_of(sequence));
+    table_.draft_wish[ref] = sequence.generated() > 0 && table_.pending[ref] == 1
+                                 ? room_for_drafts(sequence, drafting_->wish(sequence)) : 0;
     table_.exclusive_blocks[ref] = static_cast<uint32_t>(std::count_if(
         sequence.blocks.begin(), sequence.blocks.end(), [&](uint32_t block) { return !pool_.is_shared(block); }));
     buffers_.resident.push_back(ref);
@@ -151,12 +154,15 @@ bool EngineCore::plan() {
 void EngineCore::carry_out() {
   batch_.clear();
   batch_refs_.clear();
+  batch_tokens_.clear();
+  batch_seat_.clear();
+  seats_.clear();
   const auto &plan = buffers_.plan;
   for (uint32_t i = 0; i < plan.n_acts; ++i) {
     const sluice_seq_ref ref = plan.ref[i];
     if (!sequences_[ref]) continue;  // a mask or a bias failed while an earlier act was carried out
     switch (plan.op[i]) {
-      case SLUICE_ACT_RUN: run(ref, plan.tokens[i]); break;
+      case SLUICE_ACT_RUN: run(ref, plan.tokens[i], plan.drafts[i]); break;
       case SLUICE_ACT_PREEMPT:
         if (sequences_[ref]->state == SLUICE_SEQ_RESIDENT) preempt(ref);
         break;
@@ -168,9 +174,11 @@ void EngineCore::carry_out() {
       default: break;
     }
   }
+  make_drafts();
+  fill_batch();
 }
 
-void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens) {
+void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
   auto &sequence = *sequences_[ref];
   const bool admitted = sequence.state == SLUICE_SEQ_WAITING;
   if (admitted && limits_.prefix_cache) attach_prefix(sequence);
@@ -197,16 +205,12 @@ void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens) {
     table_.state_since_ns[ref] = buffers_.view.now_ns;
     table_.flags[ref] &= ~SLUICE_SEQF_RESUMED;
   }
-  batch_.add(sequence, n_tokens, chain_.lowered(sequence));
-  if (chain_.has_masks() && batch_.row_of(batch_refs_.size()) >= 0) {
-    auto filled = chain_.fill_mask(sequence, batch_.add_mask());
-    if (!filled) {
-      note_plugin_error(filled.error());
-      sequence.row_error = filled.error().error;
-    }
-  }
+  const uint32_t drafts = is_decode && n_drafts > 0 ? room_for_drafts(sequence, n_drafts) : 0;
+  batch_seat_.push_back(drafts > 0 ? static_cast<int32_t>(seats_.size()) : -1);
+  if (drafts > 0) take_seat(sequence, drafts);
   sequence.in_flight = true;
   batch_refs_.push_back(ref);
+  batch_tokens_.push_back(n_tokens);
 }
 
 bool EngineCore::make_room(sluice_seq_ref for_ref, uint32_t n_blocks) {
@@ -241,6 +245,7 @@ void EngineCore::preempt(sluice_seq_ref ref) {
   table_.state_since_ns[ref] = buffers_.view.now_ns;
   table_.flags[ref] |= SLUICE_SEQF_RESUMED;
   ++table_.n_preempt[ref];
+  table_.draft_wish[ref] = 0;
   ++counters_.preemptions;
   table_.event(SLUICE_EV_PREEMPTED, ref, lost, 0, 0);
   table_.refresh(ref, sequence, pending_of(sequence));

@@ -53,7 +53,9 @@ std::string check_act(const sluice_sched_plan &plan, uint32_t i, const sluice_sc
       if (plan.tokens[i] == 0 || plan.tokens[i] > table.pending[ref])
         return fmt::format("act {}: RUN of ref {} with {} tokens, it has {} pending", i, ref, plan.tokens[i],
                            table.pending[ref]);
-      if (plan.drafts[i] != 0) return fmt::format("act {}: {} drafts, the decoder makes none", i, plan.drafts[i]);
+      if (plan.drafts[i] > table.draft_wish[ref])
+        return fmt::format("act {}: {} drafts for ref {}, its decoder asks for {}", i, plan.drafts[i], ref,
+                           table.draft_wish[ref]);
       return {};
     case SLUICE_ACT_PREEMPT:
       if (state != SLUICE_SEQ_RESIDENT || (table.flags[ref] & SLUICE_SEQF_NO_PREEMPT) != 0)
@@ -101,7 +103,7 @@ std::string check_plan(PlanBuffers &buffers, const sluice_sched_table &table) {
     buffers.seen[ref] = 1;
     wrong = check_act(plan, checked, table);
     if (plan.op[checked] == SLUICE_ACT_RUN) {
-      tokens += plan.tokens[checked];
+      tokens += uint64_t{plan.tokens[checked]} + plan.drafts[checked];
       ++sequences;
     }
   }

@@ -148,21 +148,24 @@ PluginResult SamplerChain::ask_bias(Sequence &sequence) {
   return {};
 }
 
-PluginResult SamplerChain::fill_mask(const Sequence &sequence, std::span<uint32_t> words) const {
+PluginResult SamplerChain::fill_masks(const Sequence &sequence, std::span<const DraftNode> drafts,
+                                      std::span<uint32_t> words, std::span<uint8_t> dead) const {
   std::fill(words.begin(), words.end(), 0xFFFFFFFFU);
-  uint8_t dead = 0;
+  std::fill(dead.begin(), dead.end(), uint8_t{0});
+  std::vector<int32_t> token, parent;
+  for (const auto &draft : drafts) token.push_back(draft.token), parent.push_back(draft.parent);
   for (size_t i = 0; i < samplers_.size(); ++i) {
     const auto *vtbl = samplers_[i].vtbl;
     if (!SLUICE_HAS_FN(vtbl, sluice_sampler_vtbl, fill_masks)) continue;
-    auto result = call(call_names_[i].c_str(), vtbl->fill_masks, samplers_[i].instance, sequence.sampler_seqs[i], 0U,
-                       static_cast<const int32_t *>(nullptr), static_cast<const int32_t *>(nullptr), words.data(),
-                       static_cast<uint32_t>(words.size()), &dead);
+    auto result = call(call_names_[i].c_str(), vtbl->fill_masks, samplers_[i].instance, sequence.sampler_seqs[i],
+                       static_cast<uint32_t>(drafts.size()), static_cast<const int32_t *>(token.data()),
+                       static_cast<const int32_t *>(parent.data()), words.data(), (vocab_size_ + 31) / 32, dead.data());
     if (!result) return result;
   }
   return {};
 }
 
-PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const uint32_t *const> masks) {
+PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
   const size_t n_words = (vocab_size_ + 31) / 32;
   rows_.resize(rows.size() * vocab_size_);
   for (size_t r = 0; r < rows.size(); ++r) {
@@ -171,9 +174,9 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const
     const auto &spec = rows[r].sequence->spec;
     const bool masked_below =
         std::find(spec.stage, spec.stage + spec.n_stages, SLUICE_STAGE_MASK) != spec.stage + spec.n_stages;
-    if (masks[r] != nullptr && !masked_below)
+    if (rows[r].mask != nullptr && !masked_below)
       for (uint32_t v = 0; v < vocab_size_; ++v)
-        if (!row_allows(masks[r], v)) row[v] = -std::numeric_limits<float>::infinity();
+        if (!row_allows(rows[r].mask, v)) row[v] = -std::numeric_limits<float>::infinity();
   }
 
   token_.assign(rows.size(), -1);
@@ -182,8 +185,8 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const
     if ((sampler.vtbl->flags & SLUICE_SMPF_MASKS) != 0) continue;
     index_.clear();
     for (size_t r = 0; r < rows.size(); ++r)
-      if (rows[r].sequence->n_lowered <= stage && token_[r] < 0) index_.push_back(static_cast<uint32_t>(r));
-    if (index_.empty()) continue;
+      if (rows[r].sequence->n_lowered <= stage) index_.push_back(static_cast<uint32_t>(r));  // paths stay whole
+    if (std::all_of(index_.begin(), index_.end(), [&](uint32_t r) { return token_[r] >= 0; })) continue;
 
     // The rows of one call lie together; rows that were lowered past this stage stay where they are.
     const auto n = static_cast<uint32_t>(index_.size());
@@ -198,14 +201,19 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const
     position_.clear();
     row_mask_.clear();
     mask_words_.clear();
-    minus_one_.assign(n, -1);
-    for (const uint32_t r : index_) {
-      auto &sequence = *rows[r].sequence;
-      seqs_.push_back(sequence.sampler_seqs[stage]);
-      seed_.push_back(sequence.seed());
-      position_.push_back(sequence.length());
-      row_mask_.push_back(masks[r] != nullptr ? static_cast<int32_t>(mask_words_.size() / n_words) : -1);
-      if (masks[r] != nullptr) mask_words_.insert(mask_words_.end(), masks[r], masks[r] + n_words);
+    row_parent_.clear();
+    row_token_.clear();
+    place_.assign(rows.size(), -1);
+    for (uint32_t i = 0; i < n; ++i) {
+      const auto &row = rows[index_[i]];
+      place_[index_[i]] = static_cast<int32_t>(i);
+      seqs_.push_back(row.sequence->sampler_seqs[stage]);
+      seed_.push_back(row.sequence->seed());
+      position_.push_back(row.position);
+      row_parent_.push_back(row.parent < 0 ? -1 : place_[static_cast<size_t>(row.parent)]);
+      row_token_.push_back(row.token);
+      row_mask_.push_back(row.mask != nullptr ? static_cast<int32_t>(mask_words_.size() / n_words) : -1);
+      if (row.mask != nullptr) mask_words_.insert(mask_words_.end(), row.mask, row.mask + n_words);
     }
     chosen_.assign(n, -1);
     logprob_.assign(n, std::numeric_limits<float>::quiet_NaN());
@@ -217,8 +225,8 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const
     batch.vocab_size = vocab_size_;
     batch.mask_n_words = static_cast<uint32_t>(n_words);
     batch.row_seq = seqs_.data();
-    batch.row_parent = minus_one_.data();
-    batch.row_token = minus_one_.data();
+    batch.row_parent = row_parent_.data();
+    batch.row_token = row_token_.data();
     batch.row_seed = seed_.data();
     batch.row_position = position_.data();
     batch.mask_words = mask_words_.data();
@@ -240,7 +248,7 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const
       if (chosen_[i] < -1 || chosen_[i] >= static_cast<int32_t>(vocab_size_))
         return PluginFailure{{Code::kInternal, call_names_[stage] + ": apply chose token " + std::to_string(chosen_[i]) +
                                                    ", the vocabulary has " + std::to_string(vocab_size_), {}}, true};
-      token_[index_[i]] = chosen_[i];
+      if (token_[index_[i]] < 0) token_[index_[i]] = chosen_[i];
     }
   }
 
@@ -248,9 +256,8 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows, std::span<const
     const auto &sequence = *rows[r].sequence;
     auto &choice = *rows[r].choice;
     const float *processed = rows_.data() + r * vocab_size_;
-    choice.token = token_[r] >= 0
-                       ? token_[r]
-                       : sdk::draw_row(processed, vocab_size_, sequence.seed(), sequence.length());
+    choice.token = token_[r] >= 0 ? token_[r]
+                                  : sdk::draw_row(processed, vocab_size_, sequence.seed(), rows[r].position);
     if (choice.token >= 0 && sequence.request->want_logprobs) raw_logprobs(rows[r]);
   }
   return {};
@@ -272,10 +279,8 @@ void SamplerChain::raw_logprobs(const HostRow &row) {
   for (uint32_t i = 0; i < n_top && top_ids_[i] >= 0; ++i) choice.top.push_back({top_ids_[i], top_logprobs_[i]});
 }
 
-PluginResult SamplerChain::commit(std::span<Sequence *const> sequences, std::span<const int32_t> tokens,
-                                  std::span<const float> logprobs) {
-  indptr_.resize(sequences.size() + 1);
-  for (size_t i = 0; i <= sequences.size(); ++i) indptr_[i] = static_cast<uint32_t>(i);
+PluginResult SamplerChain::commit(std::span<Sequence *const> sequences, std::span<const uint32_t> tok_indptr,
+                                  std::span<const int32_t> tokens, std::span<const float> logprobs) {
   for (size_t stage = 0; stage < samplers_.size(); ++stage) {
     const auto &sampler = samplers_[stage];
     if (!SLUICE_HAS_FN(sampler.vtbl, sluice_sampler_vtbl, commit)) continue;
@@ -283,7 +288,7 @@ PluginResult SamplerChain::commit(std::span<Sequence *const> sequences, std::spa
     for (const auto *sequence : sequences) seqs_.push_back(sequence->sampler_seqs[stage]);
     auto result = call(call_names_[stage].c_str(), sampler.vtbl->commit, sampler.instance,
                        static_cast<sluice_sampler_seq *const *>(seqs_.data()),
-                       static_cast<const uint32_t *>(indptr_.data()), tokens.data(), logprobs.data(),
+                       tok_indptr.data(), tokens.data(), logprobs.data(),
                        static_cast<uint32_t>(sequences.size()));
     if (!result) return result;
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/engine/abi_call.hpp"
+#include "core/engine/draft_tree.hpp"
 #include "core/engine/sequence.hpp"
 #include "core/engine/token_choice.hpp"
 
@@ -24,8 +25,12 @@ struct SamplerPort {
 /// A row that the backend could not finish: its raw form, and the sequence it belongs to.
 struct HostRow {
   Sequence *sequence = nullptr;
-  const float *logits = nullptr;  ///< [vocab] f32 after the lowered stages
-  TokenChoice *choice = nullptr;  ///< where the outcome goes
+  const float *logits = nullptr;      ///< [vocab] f32 after the lowered stages
+  TokenChoice *choice = nullptr;      ///< where the outcome goes
+  const uint32_t *mask = nullptr;     ///< [n words] as fill_masks gave, or none. Already applied to lowered rows
+  uint32_t position = 0;              ///< of the token that is chosen
+  int32_t parent = -1;                ///< the row that it follows in a tree of drafts, -1 = the committed state
+  int32_t token = -1;                 ///< the draft between that row and this one
 };
 
 /// The samplers of one model, in order: opens a sequence, lowers what the backend can do, runs the rest on the host.
@@ -47,16 +52,17 @@ class SamplerChain {
   /// True: the backend's token is final. False: the row comes as host logits and goes through choose().
   bool lowered(const Sequence &sequence) const { return sequence.n_lowered == samplers_.size(); }
 
-  /// Fills words[(vocab + 31) / 32] with the tokens allowed next, all ones where no sampler minds.
-  PluginResult fill_mask(const Sequence &sequence, std::span<uint32_t> words) const;
+  /// Fills words[1 + drafts, (vocab + 31) / 32] with the tokens allowed after the sequence and after each draft, all
+  /// ones where no sampler minds. dead[i] = 1: draft i is itself forbidden.
+  PluginResult fill_masks(const Sequence &sequence, std::span<const DraftNode> drafts, std::span<uint32_t> words,
+                          std::span<uint8_t> dead) const;
 
-  /// Runs the samplers that were not lowered.
-  ///   mask  per row, [n words] as fill_mask gave, or null. Already applied to lowered rows.
-  PluginResult choose(std::span<const HostRow> rows, std::span<const uint32_t *const> masks);
+  /// Runs the samplers that were not lowered, and the draw. Rows of one sequence stand together, parents first.
+  PluginResult choose(std::span<const HostRow> rows);
 
-  /// Tells every sampler the tokens that became final; one token per sequence. Asks RELOWER samplers again.
-  PluginResult commit(std::span<Sequence *const> sequences, std::span<const int32_t> tokens,
-                      std::span<const float> logprobs);
+  /// Tells every sampler the tokens that became final, in CSR form. Asks RELOWER samplers again.
+  PluginResult commit(std::span<Sequence *const> sequences, std::span<const uint32_t> tok_indptr,
+                      std::span<const int32_t> tokens, std::span<const float> logprobs);
 
  private:
   PluginResult lower(Sequence &sequence);
@@ -72,8 +78,8 @@ class SamplerChain {
 
   // Reused by choose() and commit().
   std::vector<float> rows_, logprob_;
-  std::vector<int32_t> token_, minus_one_;
-  std::vector<uint32_t> index_, indptr_, position_, mask_words_;
+  std::vector<int32_t> token_, row_parent_, row_token_, place_;
+  std::vector<uint32_t> index_, position_, mask_words_;
   std::vector<uint64_t> seed_;
   std::vector<int32_t> row_mask_;
   std::vector<sluice_sampler_seq *> seqs_;

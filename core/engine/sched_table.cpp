@@ -38,8 +38,8 @@ SchedTable::SchedTable(uint32_t capacity) {
   column(device_blocks_, abi_.device_blocks, uint32_t{0});
   column(host_blocks_, abi_.host_blocks, uint32_t{0});
   column(exclusive_blocks, abi_.exclusive_blocks, uint32_t{0});
-  column(draft_wish_, abi_.draft_wish, uint32_t{0});
-  column(draft_accept_, abi_.draft_accept, uint8_t{0});
+  column(draft_wish, abi_.draft_wish, uint32_t{0});
+  column(draft_accept, abi_.draft_accept, uint8_t{0});
   column(cached_device_, abi_.cached_device, uint32_t{0});
   column(cached_host_, abi_.cached_host, uint32_t{0});
   column(first_miss_hash_, abi_.first_miss_hash, uint64_t{0});
@@ -63,7 +63,8 @@ void SchedTable::arrive(sluice_seq_ref ref, const Sequence &sequence) {
   max_new_[ref] = request.max_new;
   state_since_ns[ref] = request.arrival_ns;
   last_run_ns[ref] = first_token_ns[ref] = service_ns[ref] = 0;
-  n_preempt[ref] = n_skipped[ref] = flags[ref] = exclusive_blocks[ref] = 0;
+  n_preempt[ref] = n_skipped[ref] = flags[ref] = exclusive_blocks[ref] = draft_wish[ref] = 0;
+  draft_accept[ref] = 0;
   found(ref, 0, 0);
   refresh(ref, sequence, sequence.length());
   event(SLUICE_EV_ARRIVE, ref, 0, sequence.prompt_len(), 0);

@@ -40,7 +40,8 @@ class SchedTable {
 
   // Counters that only the core moves.
   std::vector<uint64_t> state_since_ns, last_run_ns, first_token_ns, service_ns;
-  std::vector<uint32_t> n_preempt, n_skipped, flags, pending, exclusive_blocks;
+  std::vector<uint32_t> n_preempt, n_skipped, flags, pending, exclusive_blocks, draft_wish;
+  std::vector<uint8_t> draft_accept;
 
  private:
   sluice_sched_table abi_{};
@@ -50,8 +51,8 @@ class SchedTable {
   std::vector<int32_t> priority_;
   std::vector<float> client_weight_;
   std::vector<uint32_t> client_, prompt_len_, max_new_, predicted_len_, computed_, generated_, in_flight_, width_,
-      device_blocks_, host_blocks_, draft_wish_, cached_device_, cached_host_;
-  std::vector<uint8_t> predicted_conf_, state_, draft_accept_;
+      device_blocks_, host_blocks_, cached_device_, cached_host_;
+  std::vector<uint8_t> predicted_conf_, state_;
 
   std::vector<uint8_t> event_kind_;
   std::vector<sluice_seq_ref> event_ref_;

@@ -189,7 +189,7 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const Library &library, const s
   setup.target = &target;
   if (auto r = d->call("create", d->vtbl_->create, host, options.handle(), &setup, &d->decoder_); !r) return r.error();
   if (d->decoder_ == nullptr) return made_nothing(d->name(), "create");
-  d->needs_ = SLUICE_ROOM(sluice_decoder_needs, caps);
+  d->needs_ = SLUICE_ROOM(sluice_decoder_needs, flags);
   if (auto r = d->call("needs", d->vtbl_->needs, d->decoder_, &d->needs_); !r) return r.error();
   const bool drafts = d->needs_.max_nodes > 0, branches = d->needs_.max_branches > 1;
   if (drafts && !SLUICE_HAS_FN(d->vtbl_, sluice_decoder_vtbl, draft))

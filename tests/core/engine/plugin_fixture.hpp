@@ -54,8 +54,18 @@ class TestHost {
       *length = text->size();
       return SLUICE_OK;
     };
-    api_.cfg_list = [](const sluice_config *, const char *, uint32_t, const char **, size_t *) {
-      return SLUICE_E_NOT_FOUND;
+    api_.cfg_list = [](const sluice_config *c, const char *key, uint32_t i, const char **out, size_t *length) {
+      const auto *text = find(c, key);  // separated by commas
+      if (text == nullptr) return SLUICE_E_NOT_FOUND;
+      size_t begin = 0;
+      for (; i > 0; --i) {
+        const size_t comma = text->find(',', begin);
+        if (comma == text->npos) return SLUICE_E_NOT_FOUND;
+        begin = comma + 1;
+      }
+      *out = text->data() + begin;
+      *length = std::min(text->find(',', begin), text->size()) - begin;
+      return SLUICE_OK;
     };
     api_.cfg_raw = api_.cfg_str;
     api_.metric = [](sluice_host *, int32_t, const char *, const char *, uint64_t *id) {
@@ -101,8 +111,15 @@ inline const sluice_plugin_desc *load_plugin(const TestHost &host, const std::st
 /// A mock backend with a configured model, and a chain of one sampler, ready to be parts of an engine.
 class MockModel {
  public:
+  struct Use {
+    std::string name;
+    TestConfig options = {};
+  };
   MockModel(TestHost &host, const TestConfig &options, const EngineLimits &limits, const std::string &sampler)
-      : host_(host) {
+      : MockModel(host, options, limits, Use{sampler}, Use{"plain"}) {}
+  MockModel(TestHost &host, const TestConfig &options, const EngineLimits &limits, const Use &sampler,
+            const Use &decoder)
+      : host_(host), decoder_name_(decoder.name) {
     sluice_status status{};
     status.struct_size = SLUICE_SIZE_THROUGH(sluice_status, msg);
     const auto ok = [&](int32_t code) { ASSERT_EQ(code, SLUICE_OK) << status.msg; };
@@ -118,7 +135,9 @@ class MockModel {
     sluice_model_setup setup{};
     setup.struct_size = SLUICE_SIZE_THROUGH(sluice_model_setup, max_logprobs);
     setup.max_tokens_per_step = limits.token_budget;
-    setup.max_seqs_per_step = setup.max_rows_per_step = limits.max_seqs;
+    setup.max_seqs_per_step = limits.max_seqs;
+    setup.max_rows_per_step = std::max(limits.max_rows, limits.max_seqs);
+    setup.max_tree_nodes = setup.max_rows_per_step;
     setup.max_context = limits.max_context;
     setup.block_size = limits.block_size;
     setup.max_logprobs = 20;
@@ -127,14 +146,14 @@ class MockModel {
     sluice_model_info info{};
     info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
     ok(backend_->model_info(model_, &info, &status));
-    sampler_ = load_plugin(host, "sampler", sampler)->sampler;
-    ok(sampler_->create(host.api(), nullptr, &info, &sampler_instance_, &status));
-    decoder_ = load_plugin(host, "decoder", "plain")->decoder;
+    sampler_ = load_plugin(host, "sampler", sampler.name)->sampler;
+    ok(sampler_->create(host.api(), handle(sampler.options), &info, &sampler_instance_, &status));
+    decoder_ = load_plugin(host, "decoder", decoder.name)->decoder;
     sluice_decoder_setup decoder_setup{};
     decoder_setup.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_setup, target);
     decoder_setup.max_seqs = limits.max_seqs;
     decoder_setup.target = &info;
-    ok(decoder_->create(host.api(), nullptr, &decoder_setup, &decoder_instance_, &status));
+    ok(decoder_->create(host.api(), handle(decoder.options), &decoder_setup, &decoder_instance_, &status));
   }
   ~MockModel() {
     decoder_->destroy(decoder_instance_);
@@ -163,7 +182,7 @@ class MockModel {
     parts.scheduler_name = "under test";
     parts.scheduler = scheduler;
     parts.samplers = {{"under test", sampler_, sampler_instance_}};
-    parts.decoder_name = "plain";
+    parts.decoder_name = decoder_name_;
     parts.decoder = decoder_;
     parts.decoder_instance = decoder_instance_;
     return parts;
@@ -171,6 +190,7 @@ class MockModel {
 
  private:
   TestHost &host_;
+  std::string decoder_name_;
   const sluice_backend_vtbl *backend_ = nullptr;
   sluice_backend_vtbl plain_{};
   sluice_backend *opened_ = nullptr;

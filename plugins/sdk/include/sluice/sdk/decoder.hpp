@@ -68,7 +68,7 @@ template <class T> struct DecoderAdapter {
   static int32_t needs(const sluice_decoder *d, sluice_decoder_needs *out, sluice_status *st) noexcept {
     return guard(st, [&] {
       sluice_decoder_needs n{};
-      n.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_needs, caps);
+      n.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_needs, flags);
       at(d).object.needs(n);
       give(out, n);
     });

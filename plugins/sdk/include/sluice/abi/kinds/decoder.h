@@ -19,6 +19,8 @@ struct sluice_model_info; /* kinds/backend.h */
 #define SLUICE_VERIFY_DEFAULT 0 /* match; rejection if the request allows it and nodes are SAMPLED */
 #define SLUICE_VERIFY_TYPICAL 1 /* LOSSY: keeps x with p(x) > min(epsilon, alpha * exp(-entropy)) */
 
+#define SLUICE_DECF_PINNED 1u /* the host does not adapt how much is drafted to what it brings */
+
 /* Asked once after create. If the target lacks something, the configuration is refused and the lack named. */
 typedef struct sluice_decoder_needs {
   uint32_t struct_size;
@@ -35,6 +37,8 @@ typedef struct sluice_decoder_needs {
   uint32_t n_heads;        /* draft heads of the target that it uses */
   const char *draft_model; /* a [models.X] by name, or NULL; BORROWED-UNTIL destroy */
   uint64_t caps;           /* SLUICE_CAP_* that the target's backend must have */
+  uint32_t flags;          /* SLUICE_DECF_* */
+  uint32_t reserved;
 } sluice_decoder_needs;
 
 typedef struct sluice_decoder_setup {

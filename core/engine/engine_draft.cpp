@@ -1,0 +1,205 @@
+// EngineCore, drafts: asked for before a step, judged behind it. See walk.hpp for the judgement itself.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/base/log.hpp"
+#include "core/engine/core_pieces.hpp"
+#include "core/engine/engine_core.hpp"
+
+namespace sluice::engine {
+
+Result<> check_draft_needs(const std::string &decoder, const sluice_decoder_needs &needs,
+                           const sluice_model_info &info) {
+  const auto lack = [&](std::string what) { return Error{Code::kUnsupported, decoder + ": " + what, {}}; };
+  if ((needs.proposals == 0) != (needs.max_nodes == 0) || (needs.max_nodes > 0 && needs.max_depth == 0))
+    return lack(fmt::format("its needs contradict each other: proposals {}, max_nodes {}, max_depth {}", needs.proposals,
+                            needs.max_nodes, needs.max_depth));
+  if ((info.caps & needs.caps) != needs.caps)
+    return lack(fmt::format("it needs what the backend of {} cannot do (capabilities {:#x} of {:#x})", info.arch,
+                            needs.caps & ~info.caps, needs.caps));
+  if (needs.n_heads > info.n_heads)
+    return lack(fmt::format("it uses {} draft heads, the model has {}; attach a file with heads to the model",
+                            needs.n_heads, info.n_heads));
+  if (needs.draft_model != nullptr)
+    return lack(fmt::format("it wants the draft model {}, which this server cannot run yet", needs.draft_model));
+  return {};
+}
+
+/// Drafts that the request, the cache and the step's rows have room for.
+uint32_t EngineCore::room_for_drafts(const Sequence &sequence, uint32_t wanted) const {
+  const uint32_t left = sequence.request->max_new - sequence.generated();
+  if (left <= 1) return 0;  // the target's own token is the last
+  if (!trees_) {
+    if (batch_.keeps_history(sequence)) return 0;  // only in a tree does the backend count drafts for penalties
+    wanted = std::min(wanted, left - 1);
+  }
+  if (max_tree_nodes_ != 0) wanted = std::min(wanted, max_tree_nodes_ - 1);  // the root is one
+  const uint64_t cells = (uint64_t{sequence.blocks.size()} + pool_.available_blocks()) * limits_.block_size;
+  const uint64_t taken = uint64_t{sequence.computed} + 1;
+  wanted = static_cast<uint32_t>(std::min<uint64_t>(wanted, cells > taken ? cells - taken : 0));
+  return std::min({wanted, rows_left_, drafting_->needs().max_nodes});
+}
+
+void EngineCore::take_seat(Sequence &sequence, uint32_t n_drafts) {
+  const uint32_t needed = blocks_for(uint64_t{sequence.computed} + 1 + n_drafts, limits_.block_size);
+  const auto held = static_cast<uint32_t>(sequence.blocks.size());
+  if (needed > held) pool_.allocate(needed - held, sequence.blocks);
+  rows_left_ -= n_drafts;
+  DraftSeat seat;
+  seat.sequence = &sequence;
+  seat.budget = n_drafts;
+  seat.max_depth = sequence.request->max_new - sequence.generated() - 1;
+  seats_.push_back(std::move(seat));
+}
+
+void EngineCore::make_drafts() {
+  if (seats_.empty()) return drafting_->forget_nodes();
+  if (auto proposed = drafting_->propose(seats_); !proposed) note_draft_error(proposed.error());
+  if (trees_) return;
+  for (auto &seat : seats_) {  // what the backend takes is one child after the other
+    dead_.assign(seat.nodes.size(), 0);
+    for (size_t i = 0; i < seat.nodes.size(); ++i) dead_[i] = seat.nodes[i].parent != static_cast<int32_t>(i) - 1;
+    drop_subtrees(seat.nodes, dead_);
+  }
+}
+
+void EngineCore::note_draft_error(const PluginFailure &failure) {
+  note_plugin_error({failure.error, false});
+  if (!drafting_->on())
+    log::warn("engine", "{} is damaged and makes no more drafts; the model goes on without them", decoder_who_);
+}
+
+void EngineCore::fill_batch() {
+  for (size_t i = 0; i < batch_refs_.size(); ++i) {
+    auto &sequence = *sequences_[batch_refs_[i]];
+    DraftSeat *seat = batch_seat_[i] < 0 ? nullptr : &seats_[static_cast<size_t>(batch_seat_[i])];
+    const bool has_row = sequence.computed + batch_tokens_[i] == sequence.length();
+    std::vector<uint32_t> masks;
+    if (chain_.has_masks() && has_row) {
+      const size_t n_words = (limits_.vocab_size + 31) / 32;
+      const size_t n_drafts = seat == nullptr ? 0 : seat->nodes.size();
+      masks.resize((n_drafts + 1) * n_words);
+      dead_.assign(n_drafts + 1, 0);
+      const auto drafts = seat == nullptr ? std::span<const DraftNode>{} : std::span<const DraftNode>(seat->nodes);
+      auto filled = chain_.fill_masks(sequence, drafts, masks, dead_);
+      if (!filled) {
+        note_plugin_error(filled.error());
+        sequence.row_error = filled.error().error;
+      }
+      if (seat != nullptr) drop_forbidden(*seat, masks);
+    }
+    const uint8_t want = static_cast<uint8_t>((chain_.lowered(sequence) ? SLUICE_ROW_TOKEN : SLUICE_ROW_LOGITS_HOST) |
+                                              (drafting_->needs().n_heads > 0 ? SLUICE_ROW_HEADS : 0));
+    batch_.add(sequence, batch_tokens_[i], want,
+               seat == nullptr ? std::span<const DraftNode>{} : std::span<const DraftNode>(seat->nodes), trees_);
+    if (!masks.empty()) std::copy(masks.begin(), masks.end(), batch_.add_masks().begin());
+  }
+}
+
+/// Leaves out drafts that a mask forbids, and their masks.
+void EngineCore::drop_forbidden(DraftSeat &seat, std::vector<uint32_t> &masks) {
+  if (std::find(dead_.begin(), dead_.end(), 1) == dead_.end()) return;
+  const size_t n_words = (limits_.vocab_size + 31) / 32;
+  const auto all = seat.nodes;
+  drop_subtrees(seat.nodes, dead_);
+  size_t kept = 0;
+  for (size_t i = 0; i < all.size() && kept < seat.nodes.size(); ++i) {
+    if (all[i].source != seat.nodes[kept].source) continue;
+    std::copy_n(masks.begin() + static_cast<ptrdiff_t>((i + 1) * n_words), n_words,
+                masks.begin() + static_cast<ptrdiff_t>((kept + 1) * n_words));
+    ++kept;
+  }
+  masks.resize((seat.nodes.size() + 1) * n_words);
+}
+
+void EngineCore::walk_drafts() {
+  walks_.resize(batch_refs_.size());
+  for (size_t i = 0; i < batch_refs_.size(); ++i) {
+    auto &walk = walks_[i];
+    walk = {};
+    if (batch_.row_of(i) < 0) continue;
+    const auto &sequence = *sequences_[batch_refs_[i]];
+    row_tokens_.clear();
+    const auto first = static_cast<size_t>(batch_.row_of(i));
+    for (size_t k = 0; k <= batch_.n_drafts(i); ++k) row_tokens_.push_back(choices_[first + k].token);
+    walk_match(batch_.drafts(i), row_tokens_,
+               {sequence.request->stop_tokens, sequence.request->max_new - sequence.generated()}, walk);
+  }
+}
+
+/// Puts the keys and values of accepted drafts where their tokens stand.
+PluginResult EngineCore::move_accepted() {
+  move_ops_.clear();
+  move_src_.clear();
+  move_dst_.clear();
+  for (size_t i = 0; i < batch_refs_.size(); ++i) {
+    const auto &sequence = *sequences_[batch_refs_[i]];
+    const auto slot = [&](uint32_t cell) {
+      return sequence.blocks[cell / limits_.block_size] * limits_.block_size + cell % limits_.block_size;
+    };
+    for (uint32_t k = 0; k < walks_[i].accepted.size(); ++k) {
+      if (walks_[i].accepted[k] == k) continue;
+      move_ops_.push_back(SLUICE_KV_MOVE_SLOTS);
+      move_src_.push_back(slot(sequence.computed + 1 + walks_[i].accepted[k]));
+      move_dst_.push_back(slot(sequence.computed + 1 + k));
+    }
+  }
+  if (move_ops_.empty()) return {};
+  sluice_kv_batch moves{};
+  moves.struct_size = SLUICE_SIZE_THROUGH(sluice_kv_batch, keep_len);
+  moves.n = static_cast<uint32_t>(move_ops_.size());
+  moves.op = move_ops_.data();
+  moves.src = move_src_.data();
+  moves.dst = move_dst_.data();
+  sluice_ticket ticket = 0;
+  return call(backend_who_.c_str(), parts_.backend->kv_ops, parts_.model, &moves, &ticket);
+}
+
+/// Lets go of blocks that only rejected drafts used.
+void EngineCore::give_back_tail(Sequence &sequence) {
+  const uint32_t needed = blocks_for(std::max(sequence.computed + 1, 1U), limits_.block_size);
+  if (seats_.empty() || sequence.blocks.size() <= needed) return;
+  std::vector<uint32_t> tail(sequence.blocks.begin() + needed, sequence.blocks.end());
+  sequence.blocks.resize(needed);
+  pool_.free(tail);
+}
+
+void EngineCore::commit_decoder(uint64_t device_ns) {
+  if (!SLUICE_HAS_FN(parts_.decoder, sluice_decoder_vtbl, commit) || drafting_->damaged()) return;
+  decoder_seqs_.clear();
+  decoder_drafted_.clear();
+  decoder_accepted_.clear();
+  node_accepted_.assign(drafting_->n_nodes(), 0);
+  size_t next = 0;
+  for (size_t i = 0; i < batch_refs_.size() && next < committed_refs_.size(); ++i) {
+    if (committed_refs_[next] != batch_refs_[i]) continue;
+    auto &sequence = *committed_[next++];
+    decoder_seqs_.push_back(sequence.decoder_seq);
+    decoder_drafted_.push_back(batch_.n_drafts(i));
+    decoder_accepted_.push_back(static_cast<uint32_t>(walks_[i].accepted.size()));
+    for (const uint32_t node : walks_[i].accepted) node_accepted_[batch_.drafts(i)[node].source] = 1;
+    sequence.n_drafted += decoder_drafted_.back();
+    sequence.n_accepted += decoder_accepted_.back();
+    counters_.draft_tokens += decoder_drafted_.back();
+    counters_.draft_accepted_tokens += decoder_accepted_.back();
+    if (decoder_drafted_.back() > 0) ++counters_.draft_rounds;
+  }
+  sluice_decoder_commit told{};
+  told.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_commit, draft_ns);
+  told.n_seqs = static_cast<uint32_t>(decoder_seqs_.size());
+  told.seq = decoder_seqs_.data();
+  told.tok_indptr = committed_indptr_.data();
+  told.tok = committed_tokens_.data();
+  told.n_drafted = decoder_drafted_.data();
+  told.n_accepted = decoder_accepted_.data();
+  told.n_nodes = static_cast<uint32_t>(node_accepted_.size());
+  told.node_accepted = node_accepted_.data();
+  told.step_ns = told.plain_ns = device_ns;
+  if (auto heard = call(decoder_who_.c_str(), parts_.decoder->commit, parts_.decoder_instance, &told); !heard) {
+    drafting_->failed(heard.error());
+    note_draft_error(heard.error());
+  }
+}
+
+}  // namespace sluice::engine
