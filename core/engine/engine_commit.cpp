@@ -57,16 +57,19 @@ PluginResult EngineCore::choose_tokens(const sluice_step_result &result) {
     return backend_garbage(fmt::format("{} rows came back, {} were asked for", result.n_rows, n_rows));
   choices_.resize(n_rows);
   host_rows_.clear();
+  first_host_row_.assign(batch_.sequences().size(), 0);
   for (size_t i = 0; i < batch_.sequences().size(); ++i) {
     if (batch_.row_of(i) < 0) continue;
     auto &sequence = *batch_.sequences()[i];
     const auto first_row = static_cast<uint32_t>(batch_.row_of(i));
     const auto first_host_row = static_cast<int32_t>(host_rows_.size());
     const auto drafts = batch_.drafts(i);
+    const bool on_host = (batch_.want(first_row) & SLUICE_ROW_LOGITS_HOST) != 0;
+    first_host_row_[i] = static_cast<uint32_t>(first_host_row);
     for (uint32_t k = 0; k <= drafts.size(); ++k) {
       const uint32_t row = first_row + k;
       choices_[row].clear();
-      if (chain_.lowered(sequence)) {
+      if (!on_host) {
         if (auto r = read_row(result, row, sequence); !r) return r;
         continue;
       }
@@ -141,6 +144,8 @@ void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, u
     table_.last_run_ns[ref] = now;
     table_.service_ns[ref] += device_ns;
     table_.n_skipped[ref] = 0;
+    if (goes_on && batch_seat_[i] >= 0)
+      drafting_->settle(seats_[static_cast<size_t>(batch_seat_[i])], sequence.computed + 1, walk.accepted);
     if (goes_on) append_walk(i, now, result);
     sequence.computed += computed;
     if (limits_.prefix_cache) publish_blocks(sequence);

@@ -44,9 +44,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   limits.vocab_size = info.vocab_size;
   limits.max_rows = std::max(limits.max_rows, limits.max_seqs);
   std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps));
-  core->drafting_ = std::make_unique<Drafting>(Drafting::Parts{decoder, core->parts_.decoder,
-                                                               core->parts_.decoder_instance, needs, info.vocab_size,
-                                                               info.n_heads, info.head_top});
+  if (auto r = core->create_drafting(needs, info); !r) return r.error();
   if (auto r = core->create_scheduler(); !r) return r.error();
   return core;
 }

@@ -43,6 +43,7 @@ struct EngineParts {
   std::string decoder_name;
   const sluice_decoder_vtbl *decoder = nullptr;
   sluice_decoder *decoder_instance = nullptr;
+  std::optional<DraftModelParts> draft_model;  ///< for a decoder that needs one
 };
 
 struct EngineLimits {
@@ -102,6 +103,7 @@ class EngineCore {
  private:
   EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info, const sluice_sample_caps &caps);
   Result<> create_scheduler();
+  Result<> create_drafting(const sluice_decoder_needs &needs, const sluice_model_info &info);
 
   // A step, in the order in which it happens.
   void expire();
@@ -119,6 +121,7 @@ class EngineCore {
   PluginFailure backend_garbage(const std::string &what) const;
   PluginResult read_row(const sluice_step_result &result, uint32_t row, const Sequence &sequence);
   void walk_drafts();
+  void walk_rows(size_t i, const WalkEnds &ends);
   PluginResult move_accepted();
   void commit(const sluice_step_result &result);
   void append_tokens(uint64_t now, const sluice_step_result &result, uint64_t device_ns);
@@ -142,6 +145,7 @@ class EngineCore {
   void fail_batch(const PluginFailure &failure);
   void end_all(const Error &error);
   void note_plugin_error(const PluginFailure &failure);
+  bool judges_rows(const DraftSeat &seat) const;
   void note_draft_error(const PluginFailure &failure);
   std::vector<sluice_seq_ref> live_refs() const;
   void enlist(sluice_seq_ref ref, uint8_t state);
@@ -182,6 +186,7 @@ class EngineCore {
   std::vector<uint8_t> dead_;
   std::vector<TokenChoice> choices_;
   std::vector<HostRow> host_rows_;
+  std::vector<uint32_t> first_host_row_;              ///< of each of batch_refs_
   std::vector<int32_t> row_tokens_;
   std::vector<Walk> walks_;                           ///< of each of batch_refs_ that has a row
   std::vector<uint8_t> move_ops_;

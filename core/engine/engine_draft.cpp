@@ -6,6 +6,7 @@
 #include "core/base/log.hpp"
 #include "core/engine/core_pieces.hpp"
 #include "core/engine/engine_core.hpp"
+#include "core/engine/row_draws.hpp"
 
 namespace sluice::engine {
 
@@ -21,9 +22,36 @@ Result<> check_draft_needs(const std::string &decoder, const sluice_decoder_need
   if (needs.n_heads > info.n_heads)
     return lack(fmt::format("it uses {} draft heads, the model has {}; attach a file with heads to the model",
                             needs.n_heads, info.n_heads));
-  if (needs.draft_model != nullptr)
-    return lack(fmt::format("it wants the draft model {}, which this server cannot run yet", needs.draft_model));
   return {};
+}
+
+Result<> EngineCore::create_drafting(const sluice_decoder_needs &needs, const sluice_model_info &info) {
+  Drafting::Parts parts;
+  parts.name = decoder_who_;
+  parts.vtbl = parts_.decoder;
+  parts.instance = parts_.decoder_instance;
+  parts.needs = needs;
+  parts.vocab_size = info.vocab_size;
+  parts.n_heads = info.n_heads;
+  parts.head_top = info.head_top;
+  parts.chain = &chain_;
+  if (needs.draft_model != nullptr) {
+    if (!parts_.draft_model)
+      return Error{Code::kUnsupported, fmt::format("{}: it wants the draft model '{}', and none was loaded for it",
+                                                   decoder_who_, needs.draft_model), {}};
+    auto model = DraftModel::create(*parts_.draft_model, info.vocab_size, limits_.block_size, pool_);
+    if (!model) return model.error();
+    parts.model = std::make_unique<DraftModel>(std::move(*model));
+  }
+  if (needs.verify == SLUICE_VERIFY_TYPICAL) chain_.expect_puts();
+  drafting_ = std::make_unique<Drafting>(std::move(parts));
+  return {};
+}
+
+/// Whether drafts are judged by the whole distribution of their rows, which then have to come to the host.
+bool EngineCore::judges_rows(const DraftSeat &seat) const {
+  return !seat.nodes.empty() &&
+         (seat.trim == DraftTrim::kByOrder || drafting_->needs().verify == SLUICE_VERIFY_TYPICAL);
 }
 
 /// Drafts that the request, the cache and the step's rows have room for.
@@ -50,11 +78,14 @@ void EngineCore::take_seat(Sequence &sequence, uint32_t n_drafts) {
   seat.sequence = &sequence;
   seat.budget = n_drafts;
   seat.max_depth = sequence.request->max_new - sequence.generated() - 1;
+  const uint32_t sampled = SLUICE_PROPOSE_SAMPLED | SLUICE_PROPOSE_SAMPLED_IID;
+  if (sequence.request->exact_rejection && (drafting_->needs().proposals & sampled) != 0)
+    seat.trim = DraftTrim::kByOrder;
   seats_.push_back(std::move(seat));
 }
 
 void EngineCore::make_drafts() {
-  if (seats_.empty()) return drafting_->forget_nodes();
+  if (seats_.empty()) return drafting_->forget();
   if (auto proposed = drafting_->propose(seats_); !proposed) note_draft_error(proposed.error());
   if (trees_) return;
   for (auto &seat : seats_) {  // what the backend takes is one child after the other
@@ -87,9 +118,11 @@ void EngineCore::fill_batch() {
         note_plugin_error(filled.error());
         sequence.row_error = filled.error().error;
       }
-      if (seat != nullptr) drop_forbidden(*seat, masks);
+      // What was drawn has to be tried, or the residual is not that of the draw.
+      if (seat != nullptr && seat->trim == DraftTrim::kByScore) drop_forbidden(*seat, masks);
     }
-    const uint8_t want = static_cast<uint8_t>((chain_.lowered(sequence) ? SLUICE_ROW_TOKEN : SLUICE_ROW_LOGITS_HOST) |
+    const bool on_host = !chain_.lowered(sequence) || (seat != nullptr && judges_rows(*seat));
+    const uint8_t want = static_cast<uint8_t>((on_host ? SLUICE_ROW_LOGITS_HOST : SLUICE_ROW_TOKEN) |
                                               (drafting_->needs().n_heads > 0 ? SLUICE_ROW_HEADS : 0));
     batch_.add(sequence, batch_tokens_[i], want,
                seat == nullptr ? std::span<const DraftNode>{} : std::span<const DraftNode>(seat->nodes), trees_);
@@ -120,11 +153,62 @@ void EngineCore::walk_drafts() {
     walk = {};
     if (batch_.row_of(i) < 0) continue;
     const auto &sequence = *sequences_[batch_refs_[i]];
+    const WalkEnds ends{sequence.request->stop_tokens, sequence.request->max_new - sequence.generated()};
+    if (batch_seat_[i] >= 0 && judges_rows(seats_[static_cast<size_t>(batch_seat_[i])])) {
+      walk_rows(i, ends);
+      continue;
+    }
     row_tokens_.clear();
     const auto first = static_cast<size_t>(batch_.row_of(i));
     for (size_t k = 0; k <= batch_.n_drafts(i); ++k) row_tokens_.push_back(choices_[first + k].token);
-    walk_match(batch_.drafts(i), row_tokens_,
-               {sequence.request->stop_tokens, sequence.request->max_new - sequence.generated()}, walk);
+    walk_match(batch_.drafts(i), row_tokens_, ends, walk);
+  }
+}
+
+namespace {
+
+/// The rows of one sequence after the last choose() of a chain.
+class ChosenRows final : public WalkRows {
+ public:
+  ChosenRows(const SamplerChain &chain, const Drafting &drafting, std::span<const HostRow> rows, size_t first)
+      : chain_(chain), drafting_(drafting), rows_(rows), first_(first) {}
+  void probabilities(int32_t node, std::vector<double> &out) const override {
+    const int32_t written = chain_.written(at(node));
+    if (written < 0) return probabilities_of(chain_.processed(at(node)), out);
+    out.assign(chain_.processed(at(node)).size(), 0);
+    out[static_cast<size_t>(written)] = 1;
+  }
+  int32_t drawn(int32_t node) const override { return rows_[at(node)].choice->token; }
+  DraftDistribution distribution(int32_t q) const override { return drafting_.distribution(q); }
+  uint64_t seed() const override { return rows_[first_].sequence->seed(); }
+  uint32_t position(int32_t node) const override { return rows_[at(node)].position; }
+
+ private:
+  size_t at(int32_t node) const { return first_ + static_cast<size_t>(node + 1); }
+
+  const SamplerChain &chain_;
+  const Drafting &drafting_;
+  const std::span<const HostRow> rows_;
+  const size_t first_;
+};
+
+}  // namespace
+
+void EngineCore::walk_rows(size_t i, const WalkEnds &ends) {
+  auto &walk = walks_[i];
+  const auto &needs = drafting_->needs();
+  const auto drafts = batch_.drafts(i);
+  const ChosenRows rows(chain_, *drafting_, host_rows_, first_host_row_[i]);
+  if (needs.verify == SLUICE_VERIFY_TYPICAL) {
+    walk_typical(drafts, rows, static_cast<double>(needs.typical_epsilon), static_cast<double>(needs.typical_alpha),
+                 ends, walk);
+  } else {
+    const bool independent = (needs.proposals & SLUICE_PROPOSE_SAMPLED_IID) != 0;
+    walk_rejection(drafts, rows, independent ? Siblings::kIndependent : Siblings::kWithoutReplacement, ends, walk);
+  }
+  for (size_t k = 0; k < walk.tokens.size(); ++k) {
+    const auto &row = host_rows_[first_host_row_[i] + (k == 0 ? 0 : walk.accepted[k - 1] + 1)];
+    if (row.choice->token != walk.tokens[k]) chain_.put(row, walk.tokens[k]);
   }
 }
 
@@ -196,6 +280,7 @@ void EngineCore::commit_decoder(uint64_t device_ns) {
   told.n_nodes = static_cast<uint32_t>(node_accepted_.size());
   told.node_accepted = node_accepted_.data();
   told.step_ns = told.plain_ns = device_ns;
+  told.draft_ns = drafting_->draft_ns();
   if (auto heard = call(decoder_who_.c_str(), parts_.decoder->commit, parts_.decoder_instance, &told); !heard) {
     drafting_->failed(heard.error());
     note_draft_error(heard.error());

@@ -22,6 +22,7 @@ SamplerChain::SamplerChain(std::vector<SamplerPort> samplers, const sluice_sampl
     call_names_.push_back("sampler " + sampler.name);
     has_masks_ |= SLUICE_HAS_FN(sampler.vtbl, sluice_sampler_vtbl, fill_masks);
     relowers_ |= (sampler.vtbl->flags & SLUICE_SMPF_RELOWER) != 0;
+    stateful_ |= (sampler.vtbl->flags & SLUICE_SMPF_STATEFUL) != 0;
   }
 }
 
@@ -102,7 +103,8 @@ PluginResult SamplerChain::lower(Sequence &sequence) {
   }
   // Raw log-probabilities need the row before any stage, and only the canonical draw repeats elsewhere.
   const bool all = sequence.n_lowered == samplers_.size();
-  if (!all || !device_draws || (request.want_logprobs && !device_logprobs)) {
+  const bool may_put = expects_puts_ || request.exact_rejection;
+  if (!all || !device_draws || (request.want_logprobs && (!device_logprobs || may_put))) {
     if (request.want_logprobs || all) {
       sequence.n_lowered = 0;
       spec.n_stages = 0;
@@ -174,7 +176,7 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
     const auto &spec = rows[r].sequence->spec;
     const bool masked_below =
         std::find(spec.stage, spec.stage + spec.n_stages, SLUICE_STAGE_MASK) != spec.stage + spec.n_stages;
-    if (rows[r].mask != nullptr && !masked_below)
+    if (rows[r].mask != nullptr && (rows[r].raw || !masked_below))
       for (uint32_t v = 0; v < vocab_size_; ++v)
         if (!row_allows(rows[r].mask, v)) row[v] = -std::numeric_limits<float>::infinity();
   }
@@ -185,7 +187,7 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
     if ((sampler.vtbl->flags & SLUICE_SMPF_MASKS) != 0) continue;
     index_.clear();
     for (size_t r = 0; r < rows.size(); ++r)
-      if (rows[r].sequence->n_lowered <= stage) index_.push_back(static_cast<uint32_t>(r));  // paths stay whole
+      if (rows[r].raw || rows[r].sequence->n_lowered <= stage) index_.push_back(static_cast<uint32_t>(r));  // paths stay whole
     if (std::all_of(index_.begin(), index_.end(), [&](uint32_t r) { return token_[r] >= 0; })) continue;
 
     // The rows of one call lie together; rows that were lowered past this stage stay where they are.
@@ -253,6 +255,7 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
   }
 
   for (size_t r = 0; r < rows.size(); ++r) {
+    if (rows[r].choice == nullptr) continue;
     const auto &sequence = *rows[r].sequence;
     auto &choice = *rows[r].choice;
     const float *processed = rows_.data() + r * vocab_size_;
@@ -261,6 +264,12 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
     if (choice.token >= 0 && sequence.request->want_logprobs) raw_logprobs(rows[r]);
   }
   return {};
+}
+
+void SamplerChain::put(const HostRow &row, int32_t token) {
+  row.choice->clear();
+  row.choice->token = token;
+  if (row.sequence->request->want_logprobs) raw_logprobs(row);
 }
 
 void SamplerChain::raw_logprobs(const HostRow &row) {

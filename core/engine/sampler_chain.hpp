@@ -26,11 +26,12 @@ struct SamplerPort {
 struct HostRow {
   Sequence *sequence = nullptr;
   const float *logits = nullptr;      ///< [vocab] f32 after the lowered stages
-  TokenChoice *choice = nullptr;      ///< where the outcome goes
+  TokenChoice *choice = nullptr;      ///< where the outcome goes; null: for processed() only
   const uint32_t *mask = nullptr;     ///< [n words] as fill_masks gave, or none. Already applied to lowered rows
   uint32_t position = 0;              ///< of the token that is chosen
   int32_t parent = -1;                ///< the row that it follows in a tree of drafts, -1 = the committed state
   int32_t token = -1;                 ///< the draft between that row and this one
+  bool raw = false;                   ///< the whole chain is still to run, whatever the target's backend has lowered
 };
 
 /// The samplers of one model, in order: opens a sequence, lowers what the backend can do, runs the rest on the host.
@@ -60,6 +61,17 @@ class SamplerChain {
   /// Runs the samplers that were not lowered, and the draw. Rows of one sequence stand together, parents first.
   PluginResult choose(std::span<const HostRow> rows);
 
+  /// The r-th row of the last choose() after the whole chain: [vocab], -inf where removed. Until the next choose().
+  std::span<const float> processed(size_t r) const { return std::span(rows_).subspan(r * vocab_size_, vocab_size_); }
+  /// The token that a sampler wrote for that row, -1 = the draw decides.
+  int32_t written(size_t r) const { return token_[r]; }
+  /// Says that the row's token is another one than was drawn. Its sequence has no sampler lowered if it wants logprobs.
+  void put(const HostRow &row, int32_t token);
+  /// From now on no sampler is lowered for requests that want logprobs: their tokens may be put().
+  void expect_puts() { expects_puts_ = true; }
+  /// Whether apply() of some sampler looks at the rows on the way to a row.
+  bool stateful() const { return stateful_; }
+
   /// Tells every sampler the tokens that became final, in CSR form. Asks RELOWER samplers again.
   PluginResult commit(std::span<Sequence *const> sequences, std::span<const uint32_t> tok_indptr,
                       std::span<const int32_t> tokens, std::span<const float> logprobs);
@@ -75,6 +87,8 @@ class SamplerChain {
   uint32_t vocab_size_;
   bool has_masks_ = false;
   bool relowers_ = false;
+  bool stateful_ = false;
+  bool expects_puts_ = false;
 
   // Reused by choose() and commit().
   std::vector<float> rows_, logprob_;

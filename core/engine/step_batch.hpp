@@ -40,6 +40,7 @@ class StepBatch {
   std::span<const DraftNode> drafts(size_t i) const { return std::span(drafts_).subspan(draft_indptr_[i], n_drafts(i)); }
   uint32_t n_drafts(size_t i) const { return draft_indptr_[i + 1] - draft_indptr_[i]; }
   const uint32_t *mask_of_row(uint32_t row) const;       ///< null = none
+  uint8_t want(uint32_t row) const { return row_want_[row]; }  ///< SLUICE_ROW_*
   uint32_t n_tokens() const { return static_cast<uint32_t>(tokens_.size()); }
   uint32_t n_rows() const { return static_cast<uint32_t>(row_token_.size()); }
 

@@ -10,6 +10,7 @@ namespace sluice::kv {
 BlockPool::BlockPool(uint32_t total_blocks, uint32_t block_size_tokens)
     : block_size_(block_size_tokens),
       holders_(total_blocks, 0),
+      generation_(total_blocks, 0),
       is_published_(total_blocks, 0),
       hash_(total_blocks),
       content_(size_t{total_blocks} * block_size_tokens),
@@ -31,6 +32,7 @@ bool BlockPool::allocate(uint32_t n, std::vector<uint32_t> &table) {
     const uint32_t id = free_.back();
     free_.pop_back();
     holders_[id] = 1;
+    ++generation_[id];
     table.push_back(id);
   }
   return true;

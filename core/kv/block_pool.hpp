@@ -59,6 +59,9 @@ class BlockPool {
   bool is_published(uint32_t block) const { return is_published_[block] != 0; }
   bool is_shared(uint32_t block) const { return holders_[block] > 1; }
 
+  /// Counts how often the block was handed out: what was known of its content holds as long as this stays.
+  uint32_t generation(uint32_t block) const { return generation_[block]; }
+
   /// Compares the pool with the tables of everybody who lives. Returns what is wrong, empty when nothing is.
   std::string audit(std::span<const std::vector<uint32_t> *const> tables) const;
 
@@ -75,6 +78,7 @@ class BlockPool {
   const uint32_t block_size_;
   std::vector<uint32_t> free_;     ///< a stack
   std::vector<uint32_t> holders_;  ///< [total] tables that hold it
+  std::vector<uint32_t> generation_;  ///< [total]
   std::vector<uint8_t> is_published_;       ///< [total]
   std::vector<PrefixHash> hash_;            ///< [total] of published blocks
   std::vector<int32_t> content_;            ///< [total, block_size] tokens of published blocks

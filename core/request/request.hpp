@@ -23,6 +23,9 @@ struct Request {
   std::vector<int32_t> stop_tokens;  ///< end-of-sequence ids; empty with ignore_eos
   bool want_logprobs = false;        ///< log-probability of each chosen token, of the model's raw logits
   uint32_t n_top_logprobs = 0;       ///< and of this many best ones
+  /// Sampled drafts are judged by rejection sampling: the distribution of plain decoding, but not its tokens. For
+  /// requests without a seed of their own.
+  bool exact_rejection = false;
   uint64_t arrival_ns = 0;           ///< host clock
   uint64_t deadline_ns = 0;          ///< host clock; 0 = none. The engine cancels then.
   int32_t priority = 0;              ///< smaller goes first

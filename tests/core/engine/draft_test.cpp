@@ -72,6 +72,7 @@ struct Setting {
   bool on_host = false, trees = true;
   int32_t stop_token = -1;
   bool logprobs = false;
+  TestConfig draft_model = {};  ///< options that differ from the target's, for the decoder `draft`
 };
 
 struct Outcome {
@@ -105,10 +106,15 @@ Outcome run(const Setting &setting) {
   limits.block_size = 8;
   limits.kv_blocks = setting.kv_blocks;
   limits.max_rows = 128;
-  MockModel model(host, {{"script", "hash"}, {"vocab_size", std::to_string(kVocab)}, {"eos_token", "-1"},
-                         {"spread", "4"}, {"hash_tokens", "2"}}, limits, setting.sampler, setting.decoder);
+  const TestConfig target = {{"script", "hash"}, {"vocab_size", std::to_string(kVocab)}, {"eos_token", "-1"},
+                             {"spread", "4"}, {"hash_tokens", "2"}};
+  MockModel model(host, target, limits, setting.sampler, setting.decoder);
   if (setting.on_host) model.forbid_device_sampling();
   auto parts = model.parts(load_plugin(host, "scheduler", "fcfs")->scheduler);
+  auto small = setting.draft_model;
+  small.insert(target.begin(), target.end());
+  MockModel draft_model(host, small, limits, "greedy");
+  if (setting.decoder.name == "draft") parts.draft_model = draft_model.drafting_parts(limits);
   sluice_decoder *own = nullptr;
   if (setting.own_decoder != nullptr) {
     parts.decoder = setting.own_decoder;
@@ -271,6 +277,56 @@ TEST(Drafts, AreChainsWhereTheBackendHasNoTrees) {
   const auto chains = run(setting);
   EXPECT_EQ(chains.tokens, expected.tokens);
   EXPECT_GT(chains.stats.draft_accepted_tokens, 0U);
+}
+
+/// Its logits go with the target's, so it is right often, but not always.
+MockModel::Use draft_decoder(const char *width) {
+  return {"draft", {{"model", "small"}, {"max_drafts", "4"}, {"width", width}, {"adaptive", "false"}}};
+}
+
+TEST(Drafts, OfASecondModelChangeNoToken) {
+  uint64_t preemptions = 0;
+  for (const auto &sampler : kSamplers) {
+    Setting plain;
+    plain.sampler = sampler;
+    const auto expected = run(plain);
+    for (const char *width : {"1", "3"}) {
+      Setting setting = plain;
+      setting.decoder = draft_decoder(width);
+      setting.draft_model = {{"spread", "2"}};
+      const auto drafted = run(setting);
+      EXPECT_EQ(drafted.tokens, expected.tokens) << name_of(sampler) << " width " << width;
+      EXPECT_EQ(drafted.stats.plugin_errors, 0U);
+      EXPECT_GT(drafted.stats.draft_accepted_tokens, drafted.stats.draft_tokens / 6) << name_of(sampler);
+      setting.kv_blocks = 18;
+      setting.token_budget = 40;
+      const auto tight = run(setting);
+      EXPECT_EQ(tight.tokens, expected.tokens) << name_of(sampler);
+      EXPECT_EQ(tight.stats.plugin_errors, 0U);
+      preemptions += tight.stats.preemptions;
+    }
+  }
+  EXPECT_GT(preemptions, 20U);
+}
+
+TEST(Drafts, OfATwinAreAllRight) {
+  // The draft model is the target, so the shared noise makes every draft right, at any temperature.
+  Setting setting;
+  setting.decoder = draft_decoder("1");
+  const auto drafted = run(setting);
+  EXPECT_EQ(drafted.tokens, run({}).tokens);
+  EXPECT_EQ(drafted.stats.draft_accepted_tokens, drafted.stats.draft_tokens);
+}
+
+TEST(Drafts, EndWithABrokenDraftModelAndTheTargetGoesOn) {
+  Setting setting;
+  setting.decoder = draft_decoder("1");
+  setting.draft_model = {{"lost_at", "20"}};
+  const auto drafted = run(setting);
+  EXPECT_EQ(drafted.tokens, run({}).tokens);
+  EXPECT_GT(drafted.stats.draft_tokens, 0U);
+  EXPECT_EQ(drafted.stats.plugin_errors, 1U) << "it is not asked again";
+  EXPECT_TRUE(drafted.stats.healthy);
 }
 
 TEST(Drafts, ReplayIsRightAsOftenAsItIsTold) {

@@ -172,6 +172,11 @@ class MockModel {
     backend_ = &plain_;
   }
 
+  /// This model as one that drafts for another.
+  DraftModelParts drafting_parts(const EngineLimits &limits) const {
+    return {"draft model mock", backend_, model_, limits.token_budget};
+  }
+
   EngineParts parts(const sluice_scheduler_vtbl *scheduler) const {
     EngineParts parts;
     parts.host = host_.api();
