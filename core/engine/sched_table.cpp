@@ -76,6 +76,7 @@ void SchedTable::refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t 
   generated_[ref] = sequence.generated();
   pending[ref] = pending_tokens;
   device_blocks_[ref] = static_cast<uint32_t>(sequence.blocks.size());
+  host_blocks_[ref] = static_cast<uint32_t>(sequence.host_blocks.size());
 }
 
 void SchedTable::event(uint8_t kind, sluice_seq_ref ref, uint32_t computed, uint32_t tokens, uint64_t device_ns) {

@@ -19,11 +19,12 @@ struct GeneratorLimits {
 
 /// A point-in-time reading, for /metrics and /health/ready. Counters never fall.
 struct GeneratorStats {
-  uint32_t running = 0, waiting = 0;
-  uint64_t kv_blocks_total = 0, kv_blocks_used = 0;
+  uint32_t running = 0, waiting = 0, swapped = 0;
+  uint64_t kv_blocks_total = 0, kv_blocks_used = 0, host_blocks_total = 0, host_blocks_used = 0;
   uint64_t steps = 0, prompt_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0, plan_fallbacks = 0, plugin_errors = 0;
   uint64_t draft_rounds = 0;  ///< times that a sequence had drafts verified
   uint64_t draft_tokens = 0, draft_accepted_tokens = 0;
+  uint64_t swaps_out = 0, swaps_in = 0;
   bool healthy = true;      ///< false: the model must not be ready; `trouble` says why
   std::string trouble;
 };
