@@ -141,8 +141,11 @@ void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, u
     (decodes ? decode : prefill) += batch_.fed_tokens(i);
     context += sequence.computed;
     sequence.in_flight = false;
-    counters_.prompt_tokens += std::min(sequence.computed + computed, sequence.prompt_len()) -
-                               std::min(sequence.computed, sequence.prompt_len());
+    const uint32_t after = sequence.computed + computed;
+    counters_.computed_tokens += batch_.fed_tokens(i);
+    counters_.recomputed_tokens += std::min(sequence.most_computed, after) - std::min(sequence.most_computed, sequence.computed);
+    sequence.most_computed = std::max(sequence.most_computed, after);
+    counters_.prompt_tokens += std::min(after, sequence.prompt_len()) - std::min(sequence.computed, sequence.prompt_len());
     table_.last_run_ns[ref] = now;
     table_.service_ns[ref] += device_ns;
     table_.n_skipped[ref] = 0;

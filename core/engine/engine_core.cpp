@@ -256,6 +256,7 @@ void EngineCore::finish(sluice_seq_ref ref, Event event, uint8_t sched_event) {
   auto &sequence = *sequences_[ref];
   assert(!sequence.in_flight);
   event.cached_tokens = sequence.cached_prompt;
+  event.queued_ns = sequence.queued_ns;
   sequence.request->events->push(std::move(event));
   pool_.free(sequence.blocks);
   host_pool_.free(sequence.host_blocks);

@@ -243,6 +243,8 @@ bool EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
   if (needed > held) pool_.allocate(needed - held, sequence.blocks);
   if (admitted) {
     if (sequence.generated() == 0) sequence.cached_prompt = sequence.computed;
+    if (sequence.queued_ns == 0) sequence.queued_ns = buffers_.view.now_ns - sequence.request->arrival_ns;
+    counters_.looked_up_tokens += sequence.length();
     counters_.cached_tokens += sequence.computed;
     delist(ref);
     enlist(ref, SLUICE_SEQ_RESIDENT);

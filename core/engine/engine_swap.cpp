@@ -86,6 +86,7 @@ void EngineCore::start_transfer(bool in, KvOps &ops, std::vector<std::pair<sluic
     if (!queued) return fail_transfer(transfer, queued.error());
   }
   moving_bytes_[in] += transfer.bytes;
+  (in ? counters_.swapped_in_bytes : counters_.swapped_out_bytes) += transfer.bytes;
   transfers_.push_back(std::move(transfer));
 }
 

@@ -31,6 +31,8 @@ struct Sequence {
   std::vector<kv::PrefixHash> hashes;  ///< of the full blocks of `tokens`, as far as they were asked for
   uint32_t n_published = 0;            ///< blocks
   uint32_t cached_prompt = 0;          ///< prompt tokens that came from the prefix cache when it first ran
+  uint64_t queued_ns = 0;              ///< from its arrival to its first step
+  uint32_t most_computed = 0;          ///< tokens that ever had valid KV
   uint32_t exclusive_blocks = 0;       ///< of the first n_counted blocks, those that nobody else holds ...
   uint32_t n_counted = 0;
   uint64_t counted_epoch = 0;          ///< ... when the pool's sharing_epoch() was this

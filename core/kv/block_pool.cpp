@@ -87,7 +87,7 @@ void BlockPool::share(std::span<const PrefixHash> hashes, uint32_t n, std::vecto
 void BlockPool::fork(std::span<const uint32_t> blocks, std::vector<uint32_t> &table) {
   for (const uint32_t block : blocks) {
     assert(holders_[block] > 0);
-    ++holders_[block];
+    sharing_epoch_ += ++holders_[block] == 2;
     table.push_back(block);
   }
 }
@@ -98,6 +98,7 @@ bool BlockPool::split(uint32_t &block) {
   if (!allocate(1, fresh)) return false;
   std::vector<uint32_t> old = {block};
   free(old);
+  ++sharing_epoch_;  // the place in the table is not shared any more, whoever still shares the block
   block = fresh.front();
   return true;
 }

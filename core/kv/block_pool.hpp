@@ -58,7 +58,7 @@ class BlockPool {
   uint32_t holders(uint32_t block) const { return holders_[block]; }
   bool is_published(uint32_t block) const { return is_published_[block] != 0; }
   bool is_shared(uint32_t block) const { return holders_[block] > 1; }
-  /// Moves whenever a held block becomes shared or ceases to be: as long as it stands, is_shared() of it does.
+  /// Moves whenever is_shared() of some place in a table may have changed.
   uint64_t sharing_epoch() const { return sharing_epoch_; }
 
   /// Counts how often the block was handed out: what was known of its content holds as long as this stays.
