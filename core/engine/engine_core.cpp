@@ -88,7 +88,7 @@ Result<> EngineCore::create_scheduler() {
   setup.max_seqs = limits_.max_seqs;
   setup.token_budget = limits_.token_budget;
   setup.waiting_window = limits_.waiting_window;
-  setup.probes_per_step = 0;
+  setup.probes_per_step = limits_.prefix_cache ? kProbesPerStep : 0;
   setup.table = table_.abi();
   setup.host = &sched_host_;
   if (auto r = call(scheduler_who_.c_str(), parts_.scheduler->create, parts_.host, parts_.scheduler_options, &setup, &scheduler_);
@@ -400,6 +400,15 @@ uint64_t EngineCore::recompute_time_ns(void *self, sluice_seq_ref ref) {
                                                : core.cost_.prefill_ns(0, sequence.computed, core.limits_.token_budget);
 }
 
-int32_t EngineCore::probe_prefix(void *, sluice_seq_ref) { return SLUICE_E_UNAVAILABLE; }
+int32_t EngineCore::probe_prefix(void *self, sluice_seq_ref ref) {
+  auto &core = *static_cast<EngineCore *>(self);
+  if (ref >= core.sequences_.size() || !core.sequences_[ref]) return SLUICE_E_INVALID_ARGUMENT;
+  if (core.table_.is_probed(ref, core.step_no_)) return SLUICE_OK;
+  const bool may = core.limits_.prefix_cache && core.probes_left_ > 0;
+  if (!may || core.sequences_[ref]->state != SLUICE_SEQ_WAITING) return SLUICE_E_UNAVAILABLE;
+  --core.probes_left_;
+  core.probe(ref);
+  return SLUICE_OK;
+}
 
 }  // namespace sluice::engine

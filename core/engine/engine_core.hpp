@@ -143,6 +143,8 @@ class EngineCore {
   uint32_t pending_of(const Sequence &sequence);
   void end_abandoned(const std::vector<sluice_seq_ref> &refs);  ///< whose consumer hung up
   uint32_t exclusive_blocks_of(Sequence &sequence);
+  void probe(sluice_seq_ref ref);  ///< of somebody who waits
+  uint64_t next_block_hash(Sequence &sequence, uint32_t n_blocks);  ///< of the one behind; 0 = not full
   uint32_t cached_blocks_of(Sequence &sequence);
   void extend_hashes(Sequence &sequence, uint32_t n_blocks);
   void attach_prefix(Sequence &sequence);
@@ -232,6 +234,7 @@ class EngineCore {
   std::vector<uint8_t> node_accepted_;
   std::vector<sluice_decoder_seq *> decoder_seqs_;
 
+  uint32_t probes_left_ = 0;      ///< in this plan
   bool somebody_paused_ = false;  ///< a sequence waits for its reader
   size_t n_live_ = 0;
   uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;

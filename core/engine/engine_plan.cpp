@@ -9,6 +9,12 @@ namespace sluice::engine {
 
 using request::CancelCause;
 
+namespace {
+
+constexpr uint32_t kFirstProbes = 32;
+
+}  // namespace
+
 uint32_t EngineCore::pending_of(const Sequence &sequence) {
   if (!sequence.request->events->full()) return sequence.length() - sequence.computed;
   somebody_paused_ = true;
@@ -30,26 +36,25 @@ void EngineCore::fill_view() {
     table_.draft_wish[ref] = sequence.generated() > 0 && table_.pending[ref] == 1
                                  ? room_for_drafts(sequence, drafting_->wish(sequence)) : 0;
     table_.exclusive_blocks[ref] = exclusive_blocks_of(sequence);
+    if (limits_.prefix_cache && table_.pending[ref] > 1)  // others may want to wait for what it is about to compute
+      table_.found(ref, 0, next_block_hash(sequence, sequence.n_published), step_no_);
     buffers_.resident.push_back(ref);
   }
   for (const auto ref : swapped_) table_.pending[ref] = pending_of(*sequences_[ref]);
   buffers_.swapped.assign(swapped_.begin(), swapped_.end());
   buffers_.moving.assign(moving_.begin(), moving_.end());
   // Nothing about a waiting sequence changes but whether its channel has room and what the prefix cache has of it, so
-  // only the window is looked at, and the cache is asked for as many as there are seats.
-  size_t seats = limits_.max_seqs - std::min<size_t>(limits_.max_seqs, resident_.size());
+  // only the window is looked at, and the cache is asked for those who could start. A policy may ask for more.
+  size_t n_first = std::min<size_t>(kFirstProbes, limits_.max_seqs - std::min<size_t>(limits_.max_seqs, resident_.size()));
+  probes_left_ = kProbesPerStep;
   for (const auto ref : waiting_) {
     if (buffers_.waiting.size() == limits_.waiting_window) break;
-    auto &sequence = *sequences_[ref];
-    uint32_t pending = pending_of(sequence);
-    if (pending > 0 && limits_.prefix_cache && seats > 0) {
-      --seats;
-      const uint32_t cached = cached_blocks_of(sequence) * limits_.block_size;
-      table_.found(ref, cached, step_no_);
-      pending -= cached;
-    }
-    table_.pending[ref] = pending;
-    if (pending > 0) buffers_.waiting.push_back(ref);
+    table_.pending[ref] = pending_of(*sequences_[ref]);
+    if (table_.pending[ref] == 0) continue;
+    buffers_.waiting.push_back(ref);
+    if (n_first == 0 || !limits_.prefix_cache) continue;
+    --n_first;
+    probe(ref);
   }
   view.resident = buffers_.resident.data();
   view.n_resident = static_cast<uint32_t>(buffers_.resident.size());
@@ -76,6 +81,20 @@ void EngineCore::fill_view() {
   view.swap_in_bytes = moving_bytes_[true];
   view.swap_out_bytes_per_s = swap_cost_.bytes_per_s(false);
   view.swap_in_bytes_per_s = swap_cost_.bytes_per_s(true);
+}
+
+void EngineCore::probe(sluice_seq_ref ref) {
+  auto &sequence = *sequences_[ref];
+  const uint32_t n_cached = cached_blocks_of(sequence);
+  table_.found(ref, n_cached * limits_.block_size, next_block_hash(sequence, n_cached), step_no_);
+  if (table_.pending[ref] > 0) table_.pending[ref] = sequence.length() - n_cached * limits_.block_size;
+}
+
+uint64_t EngineCore::next_block_hash(Sequence &sequence, uint32_t n_blocks) {
+  const uint32_t n_full = (sequence.length() - 1) / limits_.block_size;
+  if (n_blocks >= n_full) return 0;
+  extend_hashes(sequence, n_full);
+  return std::max<uint64_t>(1, sequence.hashes[n_blocks].low);
 }
 
 void EngineCore::end_abandoned(const std::vector<sluice_seq_ref> &refs) {
