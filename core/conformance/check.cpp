@@ -67,6 +67,10 @@ Report check_plugin(const CheckOptions &options) {
   if ((kinds & SLUICE_KIND_BACKEND) != 0) run('F', "a backend against itself", [&](Findings &f) { check_backend(path, model, f); });
   if ((kinds & SLUICE_KIND_SAMPLER) != 0) run('G', "a sampler's rows", [&](Findings &f) { check_sampler(path, f); });
   if ((kinds & SLUICE_KIND_SCHEDULER) != 0) run('H', "a scheduler in random traffic", [&](Findings &f) { check_scheduler(path, f); });
+  if ((kinds & SLUICE_KIND_DECODER) != 0) {
+    run('I', "a decoder's drafts", [&](Findings &f) { check_decoder(path, f); });
+    run('I', "a decoder in the verifier", [&](Findings &f) { check_decoded_text(path, f); });
+  }
   return report;
 }
 

@@ -20,5 +20,7 @@ void check_hostile_calls(const std::string &path, const std::string &model, Find
 void check_backend(const std::string &path, const std::string &model, Findings &findings);          ///< F
 void check_sampler(const std::string &path, Findings &findings);    ///< G
 void check_scheduler(const std::string &path, Findings &findings);  ///< H
+void check_decoder(const std::string &path, Findings &findings);       ///< I: what it proposes
+void check_decoded_text(const std::string &path, Findings &findings);  ///< I: in the server's own verifier
 
 }  // namespace sluice::conformance

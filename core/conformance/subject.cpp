@@ -26,6 +26,8 @@ sluice_model_info plain_model(uint32_t vocab_size) {
   info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
   info.vocab_size = vocab_size, info.hidden_size = 64, info.n_layers = 2, info.max_context = 4096;
   info.kv_mode = SLUICE_KV_MODE_PAGED, info.n_kv_groups = 1;
+  info.n_heads = 4, info.head_top = 10;
+  info.caps = SLUICE_CAP_MIXED_BATCH | SLUICE_CAP_TREE | SLUICE_CAP_MOVE_SLOTS;
   return info;
 }
 

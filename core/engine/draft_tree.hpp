@@ -51,6 +51,7 @@ class DraftTree {
   uint32_t seq(uint32_t node) const { return seq_[node]; }
   int32_t token(uint32_t node) const { return token_[node]; }
   int32_t parent(uint32_t node) const { return parent_[node]; }
+  float score(uint32_t node) const { return score_[node]; }
   bool feeds(uint32_t node) const { return (flags_[node] & SLUICE_NODE_FEED) != 0; }
   bool has_own_q() const { return q_form_ == SLUICE_Q_SPARSE; }
   DraftDistribution own_q(uint32_t row) const;

@@ -193,9 +193,9 @@ Result<std::unique_ptr<Decoder>> Decoder::create(const Library &library, const s
   if (auto r = d->call("needs", d->vtbl_->needs, d->decoder_, &d->needs_); !r) return r.error();
   const bool drafts = d->needs_.max_nodes > 0, branches = d->needs_.max_branches > 1;
   if (drafts && !SLUICE_HAS_FN(d->vtbl_, sluice_decoder_vtbl, draft))
-    return invalid_argument(d->name() + " asks for drafts and has no function draft");
+    return Error{Code::kInternal, d->name() + " asks for drafts and has no function draft", {}};
   if (branches && (drafts || !SLUICE_HAS_FN(d->vtbl_, sluice_decoder_vtbl, branch)))
-    return invalid_argument(d->name() + " asks for branches and has no function branch, or wants drafts as well");
+    return Error{Code::kInternal, d->name() + " asks for branches and has no function branch, or wants drafts as well", {}};
   return d;
 }
 

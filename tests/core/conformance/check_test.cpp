@@ -71,9 +71,23 @@ INSTANTIATE_TEST_SUITE_P(Backend, EachRule, ::testing::Values(
     Bad{"backend", "copies", 'F', "F7"}, Bad{"backend", "nan", 'F', "F2"},
     Bad{"backend", "keeps_pointers", 'F', "F"}, Bad{"backend", "any_flag", 'F', "F8"}));
 
+INSTANTIATE_TEST_SUITE_P(Decoder, EachRule, ::testing::Values(
+    Bad{"decoder", "no_proposals", 'I', "I1"}, Bad{"decoder", "branch_and_draft", 'I', "I1"},
+    Bad{"decoder", "self_parent", 'I', "I2"}, Bad{"decoder", "other_sequence", 'I', "I2"},
+    Bad{"decoder", "token_range", 'I', "I2"}, Bad{"decoder", "too_deep", 'I', "I2"}, Bad{"decoder", "nan_score", 'I', "I2"},
+    Bad{"decoder", "no_budget", 'I', "I2"}, Bad{"decoder", "no_room", 'I', "I2"},
+    Bad{"decoder", "knows_instances", 'I', "I3"}, Bad{"decoder", "counts_drafts", 'I', "I4"},
+    Bad{"decoder", "remembers_lost", 'I', "I4"}, Bad{"decoder", "zero_fails", 'I', "I5"},
+    Bad{"decoder", "knows_company", 'I', "I6"}, Bad{"decoder", "branch_company", 'I', "I6"},
+    Bad{"decoder", "shares_forks", 'I', "I7"}, Bad{"decoder", "branch_backwards", 'I', "I8"},
+    Bad{"decoder", "branch_too_many", 'I', "I8"}, Bad{"decoder", "branch_stuck", 'I', "I8"},
+    Bad{"decoder", "branch_from", 'I', "I8"}, Bad{"decoder", "branch_token", 'I', "I8"},
+    Bad{"decoder", "branch_twice", 'I', "I8"}, Bad{"decoder", "branch_what", 'I', "I8"},
+    Bad{"decoder", "late_garbage", 'I', "I9"}));
+
 TEST(Check, GoodPluginsPass) {
   ::unsetenv("SLUICE_TEST_WRONG");
-  for (const char *kind : {"sampler", "scheduler", "backend"}) {
+  for (const char *kind : {"sampler", "scheduler", "backend", "decoder"}) {
     const Report report = check(fixture(kind, "bad"));
     EXPECT_EQ(report.exit_code(), 0) << report.text();
     for (const auto &c : report.cases) EXPECT_FALSE(c.skipped) << kind << ": " << c.name;
