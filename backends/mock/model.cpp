@@ -304,6 +304,12 @@ sluice_ticket MockModel::kv_ops(const sluice_kv_batch &batch) {
         kv_->move(src, dst);
     }
   }
+  // A batch is timed by its first swap: out and in come apart, since they overlap.
+  for (uint32_t i = 0; i < batch.n; ++i) {
+    if (batch.op[i] != SLUICE_KV_SWAP_OUT && batch.op[i] != SLUICE_KV_SWAP_IN) continue;
+    const auto ns = static_cast<uint64_t>(options_.swap_block_us * 1000 * batch.n);
+    return timeline_.queue(ns, batch.op[i] == SLUICE_KV_SWAP_OUT ? Lane::kSwapOut : Lane::kSwapIn).ticket;
+  }
   return timeline_.queue(0).ticket;
 }
 

@@ -91,6 +91,7 @@ Options read_options(const sdk::Config &config) {
   o.max_context = static_cast<uint32_t>(config.i64("max_context", o.max_context));
   o.kv_tokens = static_cast<uint32_t>(config.i64("kv_tokens", o.kv_tokens));
   o.host_kv_tokens = static_cast<uint32_t>(config.i64("host_kv_tokens", o.host_kv_tokens));
+  o.swap_block_us = config.f64("swap_block_us", 0);
   o.check_kv = config.flag("check_kv", true);
   return o;
 }

@@ -30,6 +30,7 @@ struct Options {
   uint32_t kv_tokens = 1 << 16;  // that the "device" has room for
   uint32_t host_kv_tokens = 1 << 16;
   bool check_kv = true;
+  double swap_block_us = 0;  // to copy a block between device and swap space
 };
 
 /// errors  sdk::Error kInvalidArgument, kNotFound; names the option.
@@ -53,6 +54,7 @@ inline constexpr sluice_config_field kFields[] = {
     sdk::i64_field("kv_tokens", "room of the device's cache, tokens", "65536", 16, 1 << 26),
     sdk::i64_field("host_kv_tokens", "room of the swap space, tokens", "65536", 0, 1 << 26),
     sdk::bool_field("check_kv", "refuse a step whose cached tokens are not those of its sequences", "true"),
+    sdk::f64_field("swap_block_us", "time to swap a block, microseconds; steps go on meanwhile", "0", 0, 1e6),
     sdk::f64_field("step_us", "time of every step, microseconds", "0", 0, 6e7),
     sdk::f64_field("token_us", "time per token of a step, microseconds", "0", 0, 1e6),
     sdk::str_field("step_table", "CSV file n_tokens,context_tokens,us; its time is added", "\"\""),

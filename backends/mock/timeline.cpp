@@ -6,14 +6,15 @@
 
 namespace sluice::mock {
 
-Timeline::Queued Timeline::queue(uint64_t work_ns) {
+Timeline::Queued Timeline::queue(uint64_t work_ns, Lane lane) {
   const uint64_t now = host_.now_ns(host_.host);
   const std::lock_guard lock(mutex_);
-  const uint64_t begin = std::max(now, idle_at_ns_);
-  idle_at_ns_ = work_ns > UINT64_MAX - begin ? UINT64_MAX : begin + work_ns;
+  uint64_t &idle_at_ns = idle_at_ns_[static_cast<size_t>(lane)];
+  const uint64_t begin = std::max(now, idle_at_ns);
+  idle_at_ns = work_ns > UINT64_MAX - begin ? UINT64_MAX : begin + work_ns;
   ++last_ticket_;
-  ends_[last_ticket_ % kRecord] = {last_ticket_, idle_at_ns_};
-  return {last_ticket_, now, begin, idle_at_ns_};
+  ends_[last_ticket_ % kRecord] = {last_ticket_, idle_at_ns};
+  return {last_ticket_, now, begin, idle_at_ns};
 }
 
 uint64_t Timeline::last_ticket() const {

@@ -1,4 +1,4 @@
-// The mock's one in-order queue, on the host's clock, which may be simulated.
+// The mock's queues on the host's clock, which may be simulated: one that computes and one for either way of copies.
 #pragma once
 #include <sluice/abi/host.h>
 
@@ -8,7 +8,9 @@
 
 namespace sluice::mock {
 
-/// When each ticket is done. [any]
+enum class Lane : uint8_t { kCompute, kSwapOut, kSwapIn };
+
+/// When each ticket is done. Work of one lane is done in order; lanes overlap. [any]
 class Timeline {
  public:
   explicit Timeline(const sluice_host_api &host) : host_(host) {}
@@ -17,7 +19,7 @@ class Timeline {
     uint64_t ticket, submit_ns, begin_ns, end_ns;  // end UINT64_MAX = never
   };
   /// Appends work of so many nanoseconds; UINT64_MAX = it never ends.
-  Queued queue(uint64_t work_ns);
+  Queued queue(uint64_t work_ns, Lane lane = Lane::kCompute);
 
   /// True once the ticket's time has come. Blocks up to timeout_ns of the host's clock, unless that clock stands still
   /// while real time passes: then it is a simulation's, and only the simulation can move it, so the answer is false.
@@ -38,7 +40,8 @@ class Timeline {
   const sluice_host_api &host_;
   mutable std::mutex mutex_;
   std::array<Record, kRecord> ends_{};
-  uint64_t last_ticket_ = 0, idle_at_ns_ = 0;
+  uint64_t last_ticket_ = 0;
+  std::array<uint64_t, 3> idle_at_ns_{};  // by lane
 };
 
 }  // namespace sluice::mock

@@ -10,6 +10,9 @@
 namespace sluice::app {
 namespace {
 
+/// Swap space beyond this many caches would hold sequences that cannot all run for a long time.
+constexpr uint64_t kMostSwapCaches = 4;
+
 /// Rows for drafts in one step: a full complement for every sequence, within what the step's tokens and the memory of
 /// whole rows allow.
 uint32_t draft_rows(const config::Model &model, const sluice_decoder_needs &needs) {
@@ -77,8 +80,13 @@ Result<KvSize> configure_kv(plugin::LoadedModel &model, sluice_model_setup setup
                              "context needs {} (kv.memory, kv.blocks, context)", blocks, format_bytes(block_bytes),
                              format_bytes(plan->kv_bytes_available),
                              format_bytes(uint64_t{setup.max_context} / setup.block_size * block_bytes)), "kv"};
-  KvSize size{static_cast<uint32_t>(blocks), setup.block_size, blocks * block_bytes};
-  if (auto r = model.configure(setup, {&size.blocks, 1}); !r) return r.error();
+  KvSize size{static_cast<uint32_t>(blocks), setup.block_size, blocks * block_bytes, block_bytes};
+  if ((model.info().caps & SLUICE_CAP_KV_HOST_SPACE) != 0)
+    size.host_blocks = static_cast<uint32_t>(std::min(
+        {kMostSwapCaches * blocks, kv.host_memory_bytes / block_bytes, plan->host_bytes_available / block_bytes,
+         uint64_t{UINT32_MAX}}));
+  if (auto r = model.configure(setup, {&size.blocks, 1}, {&size.host_blocks, size.host_blocks > 0 ? 1U : 0U}); !r)
+    return r.error();
   const uint32_t tokens[] = {setup.max_seqs_per_step, setup.max_tokens_per_step};
   const uint32_t seqs[] = {setup.max_seqs_per_step, setup.max_seqs_per_step};
   if (auto r = model.warmup(tokens, seqs); !r) return r.error();
@@ -199,12 +207,24 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
   limits.max_context = static_cast<uint32_t>(std::min<uint64_t>(setup.max_context, kv_tokens));
   limits.block_size = kv->block_size;
   limits.kv_blocks = kv->blocks;
+  limits.bytes_per_block = kv->bytes_per_block;
+  limits.host_blocks = kv->host_blocks;
   limits.prefix_cache = model.kv.prefix_cache;
-  // One block for each that runs, so that admitting the next does not push out the last at once.
-  limits.watermark_blocks = std::min(model.max_seqs, kv->blocks / 16);
+  limits.watermark_blocks =
+      static_cast<uint32_t>((uint64_t{kv->blocks} * model.kv.watermark_percent + 99) / 100);
+  std::string swap = "no swap space";
+  if (kv->host_blocks > 0) {
+    auto rates = engine::measure_swap(*loaded_.model->vtbl(), loaded_.model->get(), clock,
+                                      std::min(kv->blocks, kv->host_blocks), kv->bytes_per_block);
+    if (!rates) return rates.error();
+    limits.swap_rates = *rates;
+    swap = fmt::format("swap space {} at {}/s out, {}/s in", format_bytes(kv->host_blocks * kv->bytes_per_block),
+                       format_bytes(static_cast<uint64_t>(rates->out_bytes_per_s)),
+                       format_bytes(static_cast<uint64_t>(rates->in_bytes_per_s)));
+  }
   if (hooks.phase_done)
-    hooks.phase_done(fmt::format("{} tokens in {} blocks of {}, {}; context {}", kv_tokens, kv->blocks, kv->block_size,
-                                 format_bytes(kv->bytes), limits.max_context));
+    hooks.phase_done(fmt::format("{} tokens in {} blocks of {}, {}; {}; context {}", kv_tokens, kv->blocks,
+                                 kv->block_size, format_bytes(kv->bytes), swap, limits.max_context));
 
   engine::EngineParts parts;
   parts.host = host.api_for(model.name, plugins.scheduler.library->title());

@@ -35,7 +35,8 @@ struct LoadedBackend {
 struct KvSize {
   uint32_t blocks = 0;
   uint32_t block_size = 0;  ///< tokens
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, bytes_per_block = 0;
+  uint32_t host_blocks = 0;  ///< swap space
 };
 
 /// Sizes the cache and configures the model for it. block_size and kv_dtype of `setup` come from `kv`.

@@ -75,6 +75,8 @@ struct Server {
 /// [models.NAME].kv
 struct Kv {
   uint64_t memory_bytes = 0;   ///< 0 = from what is available
+  uint64_t host_memory_bytes = 1ull << 30;  ///< swap space at most
+  uint32_t watermark_percent = 2;  ///< of the blocks
   uint32_t block_size = 0;     ///< tokens; 0 = the backend's choice
   uint32_t blocks = 0;         ///< 0 = from memory_bytes
   std::string dtype = "auto";  ///< auto f32 f16

@@ -91,6 +91,8 @@ Wrong set_integer(T &slot, const Target &t, toml::node &value) {
 template <class T, class Parse>
 Wrong set_with_unit(T &slot, const Target &t, toml::node &value, Parse parse, const char *unit) {
   if (is_auto(t.field, value)) return slot = T{}, std::nullopt;
+  if (const auto *integer = value.as_integer(); integer != nullptr && **integer == 0 && t.field.min == 0)
+    return slot = T{}, std::nullopt;  // nothing needs no unit
   if (const auto *integer = value.as_integer(); integer != nullptr && **integer >= 0)
     return complaint(t, value, fmt::format(" (did you mean \"{}{}\"?)", **integer, unit));
   const auto *text = value.as_string();

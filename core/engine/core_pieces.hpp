@@ -13,6 +13,12 @@
 
 namespace sluice::engine {
 
+/// How soon something is looked at again that does not ring.
+constexpr uint64_t kPollNs = 2'000'000;
+
+/// Look-ups in the prefix cache that a policy may ask for in one plan.
+constexpr uint32_t kProbesPerStep = 64;
+
 inline uint32_t blocks_for(uint64_t tokens, uint32_t block_size) {
   return static_cast<uint32_t>((tokens + block_size - 1) / block_size);
 }

@@ -124,6 +124,7 @@ void EngineCore::commit(const sluice_step_result &result) {
 void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, uint64_t device_ns) {
   uint32_t prefill = 0;
   uint32_t decode = 0;
+  uint64_t context = 0;
   committed_.clear();
   committed_refs_.clear();
   committed_rows_.clear();
@@ -138,9 +139,13 @@ void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, u
     const uint32_t computed = batch_tokens_[i] + (goes_on ? static_cast<uint32_t>(walk.accepted.size()) : 0);
     const bool decodes = sequence.generated() > 0 && batch_tokens_[i] == 1;
     (decodes ? decode : prefill) += batch_.fed_tokens(i);
+    context += sequence.computed;
     sequence.in_flight = false;
-    counters_.prompt_tokens += std::min(sequence.computed + computed, sequence.prompt_len()) -
-                               std::min(sequence.computed, sequence.prompt_len());
+    const uint32_t after = sequence.computed + computed;
+    counters_.computed_tokens += batch_.fed_tokens(i);
+    counters_.recomputed_tokens += std::min(sequence.most_computed, after) - std::min(sequence.most_computed, sequence.computed);
+    sequence.most_computed = std::max(sequence.most_computed, after);
+    counters_.prompt_tokens += std::min(after, sequence.prompt_len()) - std::min(sequence.computed, sequence.prompt_len());
     table_.last_run_ns[ref] = now;
     table_.service_ns[ref] += device_ns;
     table_.n_skipped[ref] = 0;
@@ -155,7 +160,7 @@ void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, u
   }
   for (const auto ref : buffers_.resident)
     if (sequences_[ref] && table_.last_run_ns[ref] != now) ++table_.n_skipped[ref];
-  if (seats_.empty()) cost_.observe(prefill, decode, device_ns);
+  if (seats_.empty()) cost_.observe(prefill, decode, context, device_ns);
 }
 
 void EngineCore::append_walk(size_t i, uint64_t now, const sluice_step_result &result) {

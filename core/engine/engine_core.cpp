@@ -43,6 +43,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
 
   limits.vocab_size = info.vocab_size;
   limits.max_rows = std::max(limits.max_rows, limits.max_seqs);
+  if ((info.caps & SLUICE_CAP_KV_HOST_SPACE) == 0) limits.host_blocks = 0;
   std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps));
   if (auto r = core->create_drafting(needs, info); !r) return r.error();
   if (auto r = core->create_scheduler(); !r) return r.error();
@@ -60,14 +61,18 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
       trees_((info.caps & SLUICE_CAP_TREE) != 0 && (info.caps & SLUICE_CAP_MOVE_SLOTS) != 0),
       max_tree_nodes_(info.max_tree_nodes),
       pool_(limits.kv_blocks, limits.block_size),
+      host_pool_(limits.host_blocks, limits.block_size),
       table_(limits.max_live),
       buffers_(limits.max_live, limits.max_seqs),
       chain_(parts_.samplers, caps, limits.vocab_size),
       batch_(limits.max_seqs, limits.vocab_size, limits.block_size),
+      swap_cost_(limits.swap_rates),
       sequences_(limits.max_live) {
   for (uint32_t ref = limits.max_live; ref > 0; --ref) free_refs_.push_back(ref - 1);
   resident_.reserve(limits.max_live);
   waiting_.reserve(limits.max_live);
+  swapped_.reserve(limits.max_live);
+  moving_.reserve(limits.max_live);
   sched_host_.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_host, probe_prefix);
   sched_host_.ctx = this;
   sched_host_.step_time_ns = step_time_ns;
@@ -79,11 +84,11 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
 Result<> EngineCore::create_scheduler() {
   sluice_sched_setup setup{};
   setup.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_setup, host);
-  setup.can_swap = 0;
+  setup.can_swap = limits_.host_blocks > 0 ? 1 : 0;
   setup.max_seqs = limits_.max_seqs;
   setup.token_budget = limits_.token_budget;
   setup.waiting_window = limits_.waiting_window;
-  setup.probes_per_step = 0;
+  setup.probes_per_step = limits_.prefix_cache ? kProbesPerStep : 0;
   setup.table = table_.abi();
   setup.host = &sched_host_;
   if (auto r = call(scheduler_who_.c_str(), parts_.scheduler->create, parts_.host, parts_.scheduler_options, &setup, &scheduler_);
@@ -204,13 +209,23 @@ void EngineCore::cancel_all(CancelCause cause) {
 
 std::vector<sluice_seq_ref> EngineCore::live_refs() const {
   std::vector<sluice_seq_ref> refs = resident_;
-  refs.insert(refs.end(), waiting_.begin(), waiting_.end());
+  for (const auto *list : {&waiting_, &swapped_, &moving_}) refs.insert(refs.end(), list->begin(), list->end());
   return refs;
+}
+
+std::vector<sluice_seq_ref> &EngineCore::list_of(uint8_t state) {
+  switch (state) {
+    case SLUICE_SEQ_RESIDENT: return resident_;
+    case SLUICE_SEQ_SWAPPED: return swapped_;
+    case SLUICE_SEQ_MOVING_OUT:
+    case SLUICE_SEQ_MOVING_IN: return moving_;
+    default: return waiting_;
+  }
 }
 
 void EngineCore::enlist(sluice_seq_ref ref, uint8_t state) {
   auto &sequence = *sequences_[ref];
-  auto &list = state == SLUICE_SEQ_RESIDENT ? resident_ : waiting_;
+  auto &list = list_of(state);
   const auto earlier = [&](sluice_seq_ref a, sluice_seq_ref b) { return sequences_[a]->id < sequences_[b]->id; };
   list.insert(std::upper_bound(list.begin(), list.end(), ref, earlier), ref);
   if (state == SLUICE_SEQ_WAITING) waiting_tokens_ += sequence.length();
@@ -219,7 +234,7 @@ void EngineCore::enlist(sluice_seq_ref ref, uint8_t state) {
 
 void EngineCore::delist(sluice_seq_ref ref) {
   const auto &sequence = *sequences_[ref];
-  auto &list = sequence.state == SLUICE_SEQ_RESIDENT ? resident_ : waiting_;
+  auto &list = list_of(sequence.state);
   list.erase(std::find(list.begin(), list.end(), ref));
   if (sequence.state == SLUICE_SEQ_WAITING) waiting_tokens_ -= sequence.length();
 }
@@ -241,8 +256,10 @@ void EngineCore::finish(sluice_seq_ref ref, Event event, uint8_t sched_event) {
   auto &sequence = *sequences_[ref];
   assert(!sequence.in_flight);
   event.cached_tokens = sequence.cached_prompt;
+  event.queued_ns = sequence.queued_ns;
   sequence.request->events->push(std::move(event));
   pool_.free(sequence.blocks);
+  host_pool_.free(sequence.host_blocks);
   batch_.forget(sequence);
   chain_.close(sequence);
   if (sequence.decoder_seq != nullptr) parts_.decoder->seq_close(parts_.decoder_instance, sequence.decoder_seq);
@@ -260,9 +277,12 @@ StepOutcome EngineCore::step(uint64_t timeout_ns) {
   if (!ticket_) {
     if (poisoned_) end_all(*poisoned_);
     expire();
-    if (!plan()) return StepOutcome::kIdle;
-    carry_out();
-    if (batch_.empty()) return n_live_ == 0 ? StepOutcome::kIdle : StepOutcome::kCommitted;
+    land_transfers(0);
+    if (!plan()) return transfers_.empty() ? StepOutcome::kIdle : wait_for_transfers(timeout_ns);
+    const bool acted = carry_out();
+    start_transfers();
+    if (!acted) wake_at_ns_ = parts_.clock->now_ns() + kPollNs;  // nothing has changed that would bring a better plan
+    if (batch_.empty()) return n_live_ == 0 || !acted ? StepOutcome::kIdle : StepOutcome::kCommitted;
     if (!submit_batch()) return StepOutcome::kCommitted;
   }
   return finish_batch(timeout_ns);
@@ -303,6 +323,9 @@ request::GeneratorStats EngineCore::stats() const {
   auto stats = counters_;
   stats.running = static_cast<uint32_t>(resident_.size());
   stats.waiting = static_cast<uint32_t>(waiting_.size());
+  stats.swapped = static_cast<uint32_t>(swapped_.size() + moving_.size());
+  stats.host_blocks_total = host_pool_.total();
+  stats.host_blocks_used = host_pool_.used_blocks();
   stats.kv_blocks_total = pool_.total();
   stats.kv_blocks_used = pool_.used_blocks();
   stats.healthy = !poisoned_;
@@ -311,39 +334,81 @@ request::GeneratorStats EngineCore::stats() const {
 }
 
 std::string EngineCore::audit() const {
-  std::vector<const std::vector<uint32_t> *> tables;
+  std::vector<const std::vector<uint32_t> *> tables, host_tables;
   for (const auto ref : live_refs()) {
     const auto &sequence = *sequences_[ref];
+    const uint8_t state = sequence.state;
     tables.push_back(&sequence.blocks);
-    if ((sequence.state == SLUICE_SEQ_WAITING) != sequence.blocks.empty())
-      return fmt::format("sequence {} is in state {} with {} blocks", sequence.id, sequence.state,
-                         sequence.blocks.size());
-    if (sequence.computed > sequence.length() ||
-        uint64_t{sequence.computed} > uint64_t{sequence.blocks.size()} * limits_.block_size)
-      return fmt::format("sequence {} has {} computed of {} tokens in {} blocks", sequence.id, sequence.computed,
-                         sequence.length(), sequence.blocks.size());
+    host_tables.push_back(&sequence.host_blocks);
+    const bool on_device = state == SLUICE_SEQ_RESIDENT || state == SLUICE_SEQ_MOVING_IN;
+    const bool on_host = state != SLUICE_SEQ_RESIDENT && state != SLUICE_SEQ_WAITING;
+    if (on_device == sequence.blocks.empty() || on_host == sequence.host_blocks.empty())
+      return fmt::format("sequence {} is in state {} with {} blocks and {} in swap space", sequence.id, state,
+                         sequence.blocks.size(), sequence.host_blocks.size());
+    const auto covers = [&](bool there, const std::vector<uint32_t> &blocks) {
+      return !there || uint64_t{sequence.computed} <= uint64_t{blocks.size()} * limits_.block_size;
+    };
+    if (sequence.computed > sequence.length() || (state == SLUICE_SEQ_WAITING && sequence.computed > 0) ||
+        !covers(on_device, sequence.blocks) || !covers(on_host, sequence.host_blocks))
+      return fmt::format("sequence {} in state {} has {} computed of {} tokens in {} blocks and {} in swap space",
+                         sequence.id, state, sequence.computed, sequence.length(), sequence.blocks.size(),
+                         sequence.host_blocks.size());
     if (sequence.generated() > sequence.request->max_new)
       return fmt::format("sequence {} has {} output tokens of {}", sequence.id, sequence.generated(),
                          sequence.request->max_new);
   }
-  if (resident_.size() + waiting_.size() != n_live_ || by_request_.size() != n_live_ ||
+  if (live_refs().size() != n_live_ || by_request_.size() != n_live_ ||
       free_refs_.size() + retired_refs_.size() + n_live_ != limits_.max_live)
     return "the lists of live sequences disagree";
+  if (auto wrong = audit_transfers(); !wrong.empty()) return wrong;
+  if (auto wrong = host_pool_.audit(host_tables); !wrong.empty()) return "swap space: " + wrong;
   return pool_.audit(tables);
 }
 
-uint64_t EngineCore::step_time_ns(void *self, uint32_t prefill, uint32_t decode, uint64_t) {
-  return static_cast<EngineCore *>(self)->cost_.predict_ns(prefill, decode);
+std::string EngineCore::audit_transfers() const {
+  size_t moving = 0;
+  uint64_t bytes[2] = {0, 0};
+  for (const auto &transfer : transfers_) {
+    bytes[transfer.in] += transfer.bytes;
+    for (const auto &[ref, id] : transfer.sequences) {
+      if (!sequences_[ref] || sequences_[ref]->id != id) continue;
+      if (sequences_[ref]->state != (transfer.in ? SLUICE_SEQ_MOVING_IN : SLUICE_SEQ_MOVING_OUT))
+        return fmt::format("sequence {} is being moved and in state {}", id, sequences_[ref]->state);
+      ++moving;
+    }
+  }
+  if (moving != moving_.size() || bytes[0] != moving_bytes_[0] || bytes[1] != moving_bytes_[1])
+    return fmt::format("{} sequences move, {} are in state MOVING", moving, moving_.size());
+  return {};
 }
 
-uint64_t EngineCore::swap_time_ns(void *, uint32_t, int32_t) { return std::numeric_limits<uint64_t>::max(); }
+uint64_t EngineCore::step_time_ns(void *self, uint32_t prefill, uint32_t decode, uint64_t context) {
+  return static_cast<EngineCore *>(self)->cost_.predict_ns(prefill, decode, context);
+}
+
+uint64_t EngineCore::swap_time_ns(void *self, uint32_t blocks, int32_t in) {
+  const auto &core = *static_cast<EngineCore *>(self);
+  if (core.limits_.host_blocks == 0) return std::numeric_limits<uint64_t>::max();
+  return core.swap_cost_.predict_ns(in != 0, blocks * core.limits_.bytes_per_block);
+}
 
 uint64_t EngineCore::recompute_time_ns(void *self, sluice_seq_ref ref) {
   const auto &core = *static_cast<EngineCore *>(self);
   if (ref >= core.sequences_.size() || !core.sequences_[ref]) return 0;
-  return core.cost_.predict_ns(core.sequences_[ref]->computed, 0);
+  const auto &sequence = *core.sequences_[ref];
+  return sequence.state == SLUICE_SEQ_RESIDENT ? core.recompute_ns(sequence)
+                                               : core.cost_.prefill_ns(0, sequence.computed, core.limits_.token_budget);
 }
 
-int32_t EngineCore::probe_prefix(void *, sluice_seq_ref) { return SLUICE_E_UNAVAILABLE; }
+int32_t EngineCore::probe_prefix(void *self, sluice_seq_ref ref) {
+  auto &core = *static_cast<EngineCore *>(self);
+  if (ref >= core.sequences_.size() || !core.sequences_[ref]) return SLUICE_E_INVALID_ARGUMENT;
+  if (core.table_.is_probed(ref, core.step_no_)) return SLUICE_OK;
+  const bool may = core.limits_.prefix_cache && core.probes_left_ > 0;
+  if (!may || core.sequences_[ref]->state != SLUICE_SEQ_WAITING) return SLUICE_E_UNAVAILABLE;
+  --core.probes_left_;
+  core.probe(ref);
+  return SLUICE_OK;
+}
 
 }  // namespace sluice::engine

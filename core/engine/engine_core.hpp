@@ -19,6 +19,8 @@
 #include "core/engine/sequence.hpp"
 #include "core/engine/step_batch.hpp"
 #include "core/engine/step_cost.hpp"
+#include "core/engine/swap_cost.hpp"
+#include "core/engine/transfer.hpp"
 #include "core/engine/walk.hpp"
 #include "core/kv/block_pool.hpp"
 #include "core/request/generator.hpp"
@@ -56,13 +58,16 @@ struct EngineLimits {
   uint32_t block_size = 16;      ///< tokens
   uint32_t kv_blocks = 0;
   uint32_t watermark_blocks = 0; ///< kept free when admitting
+  uint32_t host_blocks = 0;      ///< swap space; counts for nothing if the backend has none
+  uint64_t bytes_per_block = 0;
+  SwapRates swap_rates;          ///< where to start from
   uint32_t max_rows = 0;         ///< rows in one step, at least max_seqs; what is above that goes to drafts
   bool prefix_cache = true;      ///< blocks of equal prefixes are computed once
 };
 
 enum class StepOutcome {
   kIdle,       ///< nothing to do until a request arrives or wake_at_ns()
-  kInFlight,   ///< the step has not finished within the timeout; call step() again
+  kInFlight,   ///< the step, or blocks that move, have not finished within the timeout; call step() again
   kCommitted,  ///< a step's tokens are final
 };
 
@@ -101,6 +106,7 @@ class EngineCore {
   std::string audit() const;
 
  private:
+  std::string audit_transfers() const;
   EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info, const sluice_sample_caps &caps);
   Result<> create_scheduler();
   Result<> create_drafting(const sluice_decoder_needs &needs, const sluice_model_info &info);
@@ -108,8 +114,9 @@ class EngineCore {
   // A step, in the order in which it happens.
   void expire();
   bool plan();
-  void carry_out();
-  void run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts);
+  bool carry_out();  ///< whether any act was possible
+  bool act(uint8_t op, sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts);
+  bool run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts);
   uint32_t room_for_drafts(const Sequence &sequence, uint32_t wanted) const;
   void take_seat(Sequence &sequence, uint32_t n_drafts);
   void make_drafts();
@@ -134,12 +141,33 @@ class EngineCore {
 
   void fill_view();
   uint32_t pending_of(const Sequence &sequence);
+  void end_abandoned(const std::vector<sluice_seq_ref> &refs);  ///< whose consumer hung up
+  uint32_t exclusive_blocks_of(Sequence &sequence);
+  void probe(sluice_seq_ref ref);  ///< of somebody who waits
+  uint64_t next_block_hash(Sequence &sequence, uint32_t n_blocks);  ///< of the one behind; 0 = not full
   uint32_t cached_blocks_of(Sequence &sequence);
+  void extend_hashes(Sequence &sequence, uint32_t n_blocks);
   void attach_prefix(Sequence &sequence);
   void publish_blocks(Sequence &sequence);
+  void publish_in(kv::BlockPool &pool, const Sequence &sequence, const std::vector<uint32_t> &blocks, uint32_t n_full);
   bool make_room(sluice_seq_ref for_ref, uint32_t n_blocks);
   void release_blocks(Sequence &sequence);
-  void preempt(sluice_seq_ref ref);
+
+  // Giving way and coming back: engine_swap.cpp.
+  void preempt(sluice_seq_ref ref);   ///< drops its KV
+  void give_way(sluice_seq_ref ref);  ///< by swap or recompute, whichever is cheaper
+  bool swap_out(sluice_seq_ref ref);  ///< false: no room in swap space. Takes effect with start_transfers()
+  bool swap_in(sluice_seq_ref ref);   ///< false: no room on the device. Takes effect with start_transfers()
+  void start_transfers();
+  void start_transfer(bool in, KvOps &ops, std::vector<std::pair<sluice_seq_ref, sluice_seq_id>> &moved);
+  bool land_transfers(uint64_t timeout_ns);  ///< whether something ended
+  void finish_transfer(const Transfer &done);
+  void fail_transfer(const Transfer &failed, const PluginFailure &failure);
+  StepOutcome wait_for_transfers(uint64_t timeout_ns);
+  uint64_t swap_ns(const Sequence &sequence) const;  ///< there and back
+  uint64_t recompute_ns(const Sequence &sequence) const;
+  uint64_t yield_ns(const Sequence &sequence) const;  ///< the cheaper one
+
   void finish(sluice_seq_ref ref, request::Event event, uint8_t sched_event);
   void end_cancelled(sluice_seq_ref ref);
   void fail_batch(const PluginFailure &failure);
@@ -150,6 +178,7 @@ class EngineCore {
   std::vector<sluice_seq_ref> live_refs() const;
   void enlist(sluice_seq_ref ref, uint8_t state);
   void delist(sluice_seq_ref ref);
+  std::vector<sluice_seq_ref> &list_of(uint8_t state);
   bool in_batch(sluice_seq_ref ref) const { return sequences_[ref]->in_flight; }
 
   static uint64_t step_time_ns(void *self, uint32_t prefill, uint32_t decode, uint64_t context);
@@ -163,21 +192,26 @@ class EngineCore {
   const bool mixed_batch_;
   const bool trees_;               ///< else the backend takes chains of drafts only
   const uint32_t max_tree_nodes_;  ///< 0 = any
-  kv::BlockPool pool_;
+  kv::BlockPool pool_, host_pool_;
   SchedTable table_;
   PlanBuffers buffers_;
   SamplerChain chain_;
   StepBatch batch_;
   StepCost cost_;
+  SwapCost swap_cost_;
   std::unique_ptr<Drafting> drafting_;
   sluice_sched_host sched_host_{};
   sluice_scheduler *scheduler_ = nullptr;
 
   std::vector<std::unique_ptr<Sequence>> sequences_;  ///< [max_live] by ref, null = free
   std::vector<sluice_seq_ref> free_refs_, retired_refs_;  ///< retired: free once the scheduler has heard
-  std::vector<sluice_seq_ref> resident_, waiting_;    ///< all live refs, each list by arrival
+  std::vector<sluice_seq_ref> resident_, waiting_, swapped_, moving_;  ///< all live refs, each list by arrival
   uint64_t waiting_tokens_ = 0;                       ///< sum of pending over waiting_
   std::unordered_multimap<uint64_t, sluice_seq_ref> by_request_;
+  KvOps ops_out_, ops_in_;  ///< of the step being carried out, with whose blocks they are
+  std::vector<std::pair<sluice_seq_ref, sluice_seq_id>> going_out_, coming_in_;
+  std::vector<Transfer> transfers_;  ///< under way
+  uint64_t moving_bytes_[2] = {0, 0};  ///< out, in
   std::vector<sluice_seq_ref> batch_refs_;
   std::vector<uint32_t> batch_tokens_;                ///< of each, without drafts
   std::vector<int32_t> batch_seat_;                   ///< of each, in seats_; -1 = no drafts
@@ -200,6 +234,7 @@ class EngineCore {
   std::vector<uint8_t> node_accepted_;
   std::vector<sluice_decoder_seq *> decoder_seqs_;
 
+  uint32_t probes_left_ = 0;      ///< in this plan
   bool somebody_paused_ = false;  ///< a sequence waits for its reader
   size_t n_live_ = 0;
   uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;

@@ -11,7 +11,7 @@ using request::CancelCause;
 
 namespace {
 
-constexpr uint64_t kPausedPollNs = 2'000'000;
+constexpr uint32_t kFirstProbes = 32;
 
 }  // namespace
 
@@ -28,42 +28,42 @@ void EngineCore::fill_view() {
   view.now_ns = parts_.clock->now_ns();
   view.step_no = step_no_;
   rows_left_ = limits_.max_rows - limits_.max_seqs;
-  for (size_t i = 0; i < resident_.size();) {
-    const auto ref = resident_[i];
+  end_abandoned(resident_);
+  end_abandoned(swapped_);
+  for (const auto ref : resident_) {
     auto &sequence = *sequences_[ref];
-    if (sequence.request->events->closed()) {  // a consumer that hung up is not worth a step
-      sequence.cancel_cause = CancelCause::kDisconnect;
-      end_cancelled(ref);
-      continue;
-    }
     table_.refresh(ref, sequence, pending_of(sequence));
     table_.draft_wish[ref] = sequence.generated() > 0 && table_.pending[ref] == 1
                                  ? room_for_drafts(sequence, drafting_->wish(sequence)) : 0;
-    table_.exclusive_blocks[ref] = static_cast<uint32_t>(std::count_if(
-        sequence.blocks.begin(), sequence.blocks.end(), [&](uint32_t block) { return !pool_.is_shared(block); }));
+    table_.exclusive_blocks[ref] = exclusive_blocks_of(sequence);
+    if (limits_.prefix_cache && table_.pending[ref] > 1)  // others may want to wait for what it is about to compute
+      table_.found(ref, 0, next_block_hash(sequence, sequence.n_published), step_no_);
     buffers_.resident.push_back(ref);
-    ++i;
   }
+  for (const auto ref : swapped_) table_.pending[ref] = pending_of(*sequences_[ref]);
+  buffers_.swapped.assign(swapped_.begin(), swapped_.end());
+  buffers_.moving.assign(moving_.begin(), moving_.end());
   // Nothing about a waiting sequence changes but whether its channel has room and what the prefix cache has of it, so
-  // only the window is looked at, and the cache is asked for as many as there are seats.
-  size_t seats = limits_.max_seqs - std::min<size_t>(limits_.max_seqs, resident_.size());
+  // only the window is looked at, and the cache is asked for those who could start. A policy may ask for more.
+  size_t n_first = std::min<size_t>(kFirstProbes, limits_.max_seqs - std::min<size_t>(limits_.max_seqs, resident_.size()));
+  probes_left_ = kProbesPerStep;
   for (const auto ref : waiting_) {
     if (buffers_.waiting.size() == limits_.waiting_window) break;
-    auto &sequence = *sequences_[ref];
-    uint32_t pending = pending_of(sequence);
-    if (pending > 0 && limits_.prefix_cache && seats > 0) {
-      --seats;
-      const uint32_t cached = cached_blocks_of(sequence) * limits_.block_size;
-      table_.found(ref, cached, step_no_);
-      pending -= cached;
-    }
-    table_.pending[ref] = pending;
-    if (pending > 0) buffers_.waiting.push_back(ref);
+    table_.pending[ref] = pending_of(*sequences_[ref]);
+    if (table_.pending[ref] == 0) continue;
+    buffers_.waiting.push_back(ref);
+    if (n_first == 0 || !limits_.prefix_cache) continue;
+    --n_first;
+    probe(ref);
   }
   view.resident = buffers_.resident.data();
   view.n_resident = static_cast<uint32_t>(buffers_.resident.size());
   view.waiting = buffers_.waiting.data();
   view.n_waiting = static_cast<uint32_t>(buffers_.waiting.size());
+  view.swapped = buffers_.swapped.data();
+  view.n_swapped = static_cast<uint32_t>(buffers_.swapped.size());
+  view.moving = buffers_.moving.data();
+  view.n_moving = static_cast<uint32_t>(buffers_.moving.size());
   view.n_waiting_total = static_cast<uint32_t>(waiting_.size());
   view.waiting_tokens = waiting_tokens_;
   view.token_budget = limits_.token_budget;
@@ -74,20 +74,67 @@ void EngineCore::fill_view() {
   view.device_free = pool_.free_blocks();
   view.device_evictable = pool_.cached_blocks();
   view.watermark = limits_.watermark_blocks;
+  view.host_total = host_pool_.total();
+  view.host_free = host_pool_.available_blocks();
+  view.bytes_per_block = limits_.bytes_per_block;
+  view.swap_out_bytes = moving_bytes_[false];
+  view.swap_in_bytes = moving_bytes_[true];
+  view.swap_out_bytes_per_s = swap_cost_.bytes_per_s(false);
+  view.swap_in_bytes_per_s = swap_cost_.bytes_per_s(true);
+}
+
+void EngineCore::probe(sluice_seq_ref ref) {
+  auto &sequence = *sequences_[ref];
+  const uint32_t n_cached = cached_blocks_of(sequence);
+  table_.found(ref, n_cached * limits_.block_size, next_block_hash(sequence, n_cached), step_no_);
+  if (table_.pending[ref] > 0) table_.pending[ref] = sequence.length() - n_cached * limits_.block_size;
+}
+
+uint64_t EngineCore::next_block_hash(Sequence &sequence, uint32_t n_blocks) {
+  const uint32_t n_full = (sequence.length() - 1) / limits_.block_size;
+  if (n_blocks >= n_full) return 0;
+  extend_hashes(sequence, n_full);
+  return std::max<uint64_t>(1, sequence.hashes[n_blocks].low);
+}
+
+void EngineCore::end_abandoned(const std::vector<sluice_seq_ref> &refs) {
+  for (size_t i = 0; i < refs.size();) {
+    auto &sequence = *sequences_[refs[i]];
+    if (!sequence.request->events->closed()) {
+      ++i;
+      continue;
+    }
+    sequence.cancel_cause = CancelCause::kDisconnect;
+    end_cancelled(refs[i]);  // and takes it from the list
+  }
+}
+
+uint32_t EngineCore::exclusive_blocks_of(Sequence &sequence) {
+  if (sequence.counted_epoch != pool_.sharing_epoch() || sequence.n_counted > sequence.blocks.size()) {
+    sequence.exclusive_blocks = sequence.n_counted = 0;
+    sequence.counted_epoch = pool_.sharing_epoch();
+  }
+  for (; sequence.n_counted < sequence.blocks.size(); ++sequence.n_counted)
+    sequence.exclusive_blocks += pool_.is_shared(sequence.blocks[sequence.n_counted]) ? 0 : 1;
+  return sequence.exclusive_blocks;
 }
 
 uint32_t EngineCore::cached_blocks_of(Sequence &sequence) {
   const uint32_t block_size = limits_.block_size;
   // At least one token is fed, or there would be no row to go on from.
   const uint32_t n = (sequence.length() - 1) / block_size;
-  if (sequence.hashes.size() < n) {
-    auto hash = sequence.hashes.empty() ? kv::prefix_root(sequence.request->client) : sequence.hashes.back();
-    for (size_t i = sequence.hashes.size(); i < n; ++i) {
-      hash = kv::prefix_next(hash, std::span(sequence.tokens).subspan(i * block_size, block_size));
-      sequence.hashes.push_back(hash);
-    }
-  }
+  extend_hashes(sequence, n);
   return pool_.match(std::span(sequence.hashes).first(n), sequence.tokens);
+}
+
+void EngineCore::extend_hashes(Sequence &sequence, uint32_t n) {
+  const uint32_t block_size = limits_.block_size;
+  if (sequence.hashes.size() >= n) return;
+  auto hash = sequence.hashes.empty() ? kv::prefix_root(sequence.request->client) : sequence.hashes.back();
+  for (size_t i = sequence.hashes.size(); i < n; ++i) {
+    hash = kv::prefix_next(hash, std::span(sequence.tokens).subspan(i * block_size, block_size));
+    sequence.hashes.push_back(hash);
+  }
 }
 
 void EngineCore::attach_prefix(Sequence &sequence) {
@@ -98,15 +145,19 @@ void EngineCore::attach_prefix(Sequence &sequence) {
 }
 
 void EngineCore::publish_blocks(Sequence &sequence) {
+  const uint32_t n_full = sequence.computed / limits_.block_size;
+  if (n_full <= sequence.n_published) return;
+  extend_hashes(sequence, n_full);
+  publish_in(pool_, sequence, sequence.blocks, n_full);
+  sequence.n_published = n_full;
+}
+
+void EngineCore::publish_in(kv::BlockPool &pool, const Sequence &sequence, const std::vector<uint32_t> &blocks,
+                            uint32_t n_full) {
   const uint32_t block_size = limits_.block_size;
-  for (; (sequence.n_published + 1) * block_size <= sequence.computed; ++sequence.n_published) {
-    const size_t i = sequence.n_published;
-    const auto tokens = std::span(sequence.tokens).subspan(i * block_size, block_size);
-    if (sequence.hashes.size() == i)
-      sequence.hashes.push_back(
-          kv::prefix_next(i == 0 ? kv::prefix_root(sequence.request->client) : sequence.hashes.back(), tokens));
-    pool_.publish(sequence.blocks[i], sequence.hashes[i], tokens);
-  }
+  for (uint32_t i = &pool == &pool_ ? sequence.n_published : 0; i < n_full; ++i)
+    pool.publish(blocks[i], sequence.hashes[i],
+                 std::span(sequence.tokens).subspan(size_t{i} * block_size, block_size));
 }
 
 bool EngineCore::plan() {
@@ -115,7 +166,7 @@ bool EngineCore::plan() {
   wake_at_ns_ = next_deadline_ns_;
   // A reader that has caught up does not ring, so its sequence is looked at again soon.
   if (somebody_paused_) {
-    const uint64_t soon = buffers_.view.now_ns + kPausedPollNs;
+    const uint64_t soon = buffers_.view.now_ns + kPollNs;
     wake_at_ns_ = wake_at_ns_ == 0 ? soon : std::min(wake_at_ns_, soon);
   }
   if (table_.has_events()) {
@@ -151,54 +202,68 @@ bool EngineCore::plan() {
   return true;
 }
 
-void EngineCore::carry_out() {
+bool EngineCore::carry_out() {
   batch_.clear();
   batch_refs_.clear();
   batch_tokens_.clear();
   batch_seat_.clear();
   seats_.clear();
   const auto &plan = buffers_.plan;
+  bool any = false;
   for (uint32_t i = 0; i < plan.n_acts; ++i) {
     const sluice_seq_ref ref = plan.ref[i];
     if (!sequences_[ref]) continue;  // a mask or a bias failed while an earlier act was carried out
-    switch (plan.op[i]) {
-      case SLUICE_ACT_RUN: run(ref, plan.tokens[i], plan.drafts[i]); break;
-      case SLUICE_ACT_PREEMPT:
-        if (sequences_[ref]->state == SLUICE_SEQ_RESIDENT) preempt(ref);
-        break;
-      case SLUICE_ACT_REJECT:
-        finish(ref, error_event(sequences_[ref]->answer,
-                                {Code::kUnavailable, "the scheduler turned the request away under load", {}}),
-               SLUICE_EV_CANCEL);
-        break;
-      default: break;
-    }
+    const bool possible = act(plan.op[i], ref, plan.tokens[i], plan.drafts[i]);
+    if (!possible) table_.event(SLUICE_EV_TRIMMED, ref, 0, 0, 0);
+    any |= possible;
   }
   make_drafts();
   fill_batch();
+  return any;
 }
 
-void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
+bool EngineCore::act(uint8_t op, sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
+  const uint8_t state = sequences_[ref]->state;  // an earlier act may have made it another than the plan knew
+  switch (op) {
+    case SLUICE_ACT_RUN:
+      return (state == SLUICE_SEQ_WAITING || state == SLUICE_SEQ_RESIDENT) && run(ref, n_tokens, n_drafts);
+    case SLUICE_ACT_SWAP_OUT: return state == SLUICE_SEQ_RESIDENT && swap_out(ref);
+    case SLUICE_ACT_SWAP_IN: return state == SLUICE_SEQ_SWAPPED && swap_in(ref);
+    case SLUICE_ACT_PREEMPT:
+      if (state == SLUICE_SEQ_RESIDENT) preempt(ref);
+      return true;
+    case SLUICE_ACT_REJECT:
+      finish(ref, error_event(sequences_[ref]->answer,
+                              {Code::kUnavailable, "the scheduler turned the request away under load", {}}),
+             SLUICE_EV_CANCEL);
+      return true;
+    default: return false;
+  }
+}
+
+bool EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
   auto &sequence = *sequences_[ref];
   const bool admitted = sequence.state == SLUICE_SEQ_WAITING;
   if (admitted && limits_.prefix_cache) attach_prefix(sequence);
-  // An earlier act may have taken its blocks; then what it has to feed has changed too.
+  // A victim of an earlier act that is admitted again has more to feed.
   n_tokens = std::min(n_tokens, sequence.length() - sequence.computed);
-  const auto trim = [&] {
+  const auto give_up = [&] {
     if (admitted) release_blocks(sequence);
-    table_.event(SLUICE_EV_TRIMMED, ref, 0, 0, 0);
+    return false;
   };
   const bool is_decode = sequence.length() - sequence.computed == 1;
   if (!mixed_batch_ && !batch_refs_.empty()) {
     const auto &first = *sequences_[batch_refs_.front()];
-    if ((first.length() - first.computed == 1) != is_decode) return trim();
+    if ((first.length() - first.computed == 1) != is_decode) return give_up();
   }
   const uint32_t needed = blocks_for(uint64_t{sequence.computed} + n_tokens, limits_.block_size);
   const auto held = static_cast<uint32_t>(sequence.blocks.size());
-  if (needed > held && !make_room(ref, needed - held)) return trim();
+  if (needed > held && !make_room(ref, needed - held)) return give_up();
   if (needed > held) pool_.allocate(needed - held, sequence.blocks);
   if (admitted) {
     if (sequence.generated() == 0) sequence.cached_prompt = sequence.computed;
+    if (sequence.queued_ns == 0) sequence.queued_ns = buffers_.view.now_ns - sequence.request->arrival_ns;
+    counters_.looked_up_tokens += sequence.length();
     counters_.cached_tokens += sequence.computed;
     delist(ref);
     enlist(ref, SLUICE_SEQ_RESIDENT);
@@ -211,44 +276,43 @@ void EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
   sequence.in_flight = true;
   batch_refs_.push_back(ref);
   batch_tokens_.push_back(n_tokens);
+  return true;
 }
 
 bool EngineCore::make_room(sluice_seq_ref for_ref, uint32_t n_blocks) {
   // Nobody is pushed out for a newcomer unless the plan says so in as many words: an act of its own.
   if (sequences_[for_ref]->state == SLUICE_SEQ_WAITING) return pool_.available_blocks() >= n_blocks;
   const auto &plan = buffers_.plan;
-  const auto take = [&](sluice_seq_ref victim) {
-    if (victim == for_ref || !sequences_[victim] || in_batch(victim) ||
-        sequences_[victim]->state != SLUICE_SEQ_RESIDENT || (table_.flags[victim] & SLUICE_SEQF_NO_PREEMPT) != 0)
-      return;
-    preempt(victim);
+  const auto can_yield = [&](sluice_seq_ref victim) {
+    return victim != for_ref && sequences_[victim] && !in_batch(victim) &&
+           sequences_[victim]->state == SLUICE_SEQ_RESIDENT && (table_.flags[victim] & SLUICE_SEQF_NO_PREEMPT) == 0;
   };
-  for (uint32_t i = 0; i < plan.n_victims && pool_.available_blocks() < n_blocks; ++i) take(plan.victims[i]);
-  // Beyond the policy's list only when the step would otherwise come to nothing.
-  if (batch_refs_.empty())
-    for (size_t i = resident_.size(); i > 0 && pool_.available_blocks() < n_blocks; --i) take(resident_[i - 1]);
+  for (uint32_t i = 0; i < plan.n_victims && pool_.available_blocks() < n_blocks; ++i)
+    if (can_yield(plan.victims[i])) give_way(plan.victims[i]);
+  // Beyond the policy's list only when the step would otherwise come to nothing: the cheapest per block that it frees.
+  while (batch_refs_.empty() && pool_.available_blocks() < n_blocks) {
+    std::optional<sluice_seq_ref> cheapest;
+    double least = 0;
+    for (size_t i = resident_.size(); i > 0; --i) {
+      const auto ref = resident_[i - 1];
+      const uint32_t freed = exclusive_blocks_of(*sequences_[ref]);
+      if (!can_yield(ref) || freed == 0) continue;
+      const double price = static_cast<double>(yield_ns(*sequences_[ref])) / freed;
+      if (cheapest && price >= least) continue;
+      cheapest = ref;
+      least = price;
+    }
+    if (!cheapest) return false;
+    give_way(*cheapest);
+  }
   return pool_.available_blocks() >= n_blocks;
 }
 
 void EngineCore::release_blocks(Sequence &sequence) {
   pool_.free(sequence.blocks);
+  host_pool_.free(sequence.host_blocks);
   sequence.computed = 0;
-  sequence.n_published = 0;
-}
-
-void EngineCore::preempt(sluice_seq_ref ref) {
-  auto &sequence = *sequences_[ref];
-  const uint32_t lost = sequence.computed;
-  release_blocks(sequence);
-  delist(ref);
-  enlist(ref, SLUICE_SEQ_WAITING);
-  table_.state_since_ns[ref] = buffers_.view.now_ns;
-  table_.flags[ref] |= SLUICE_SEQF_RESUMED;
-  ++table_.n_preempt[ref];
-  table_.draft_wish[ref] = 0;
-  ++counters_.preemptions;
-  table_.event(SLUICE_EV_PREEMPTED, ref, lost, 0, 0);
-  table_.refresh(ref, sequence, pending_of(sequence));
+  sequence.n_published = sequence.n_counted = sequence.exclusive_blocks = 0;
 }
 
 }  // namespace sluice::engine

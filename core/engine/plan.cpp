@@ -15,6 +15,8 @@ PlanBuffers::PlanBuffers(uint32_t capacity, uint32_t max_seqs)
       seen(capacity, 0) {
   resident.reserve(capacity);
   waiting.reserve(capacity);
+  swapped.reserve(capacity);
+  moving.reserve(capacity);
   view.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_view, swap_out_bytes_per_s);
   plan.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_plan, wake_at_ns);
   plan.capacity = static_cast<uint32_t>(op_.size());
@@ -43,7 +45,7 @@ void PlanBuffers::reset() {
 
 namespace {
 
-std::string check_act(const sluice_sched_plan &plan, uint32_t i, const sluice_sched_table &table) {
+std::string check_act(const sluice_sched_plan &plan, uint32_t i, const sluice_sched_table &table, bool can_swap) {
   const sluice_seq_ref ref = plan.ref[i];
   const uint8_t state = table.state[ref];
   switch (plan.op[i]) {
@@ -66,8 +68,13 @@ std::string check_act(const sluice_sched_plan &plan, uint32_t i, const sluice_sc
         return fmt::format("act {}: REJECT of ref {}, which has run", i, ref);
       return {};
     case SLUICE_ACT_SWAP_OUT:
+      if (!can_swap) return fmt::format("act {}: a swap, but there is no host space", i);
+      if (state != SLUICE_SEQ_RESIDENT || (table.flags[ref] & SLUICE_SEQF_NO_PREEMPT) != 0)
+        return fmt::format("act {}: SWAP_OUT of ref {} in state {}", i, ref, state);
+      return {};
     case SLUICE_ACT_SWAP_IN:
-      return fmt::format("act {}: a swap, but there is no host space", i);
+      if (state != SLUICE_SEQ_SWAPPED) return fmt::format("act {}: SWAP_IN of ref {} in state {}", i, ref, state);
+      return {};
     default:
       return fmt::format("act {}: unknown operation {}", i, plan.op[i]);
   }
@@ -76,7 +83,8 @@ std::string check_act(const sluice_sched_plan &plan, uint32_t i, const sluice_sc
 bool somebody_is_runnable(const PlanBuffers &buffers, const sluice_sched_table &table) {
   const auto runnable = [&](sluice_seq_ref ref) { return table.pending[ref] > 0; };
   return std::any_of(buffers.resident.begin(), buffers.resident.end(), runnable) ||
-         std::any_of(buffers.waiting.begin(), buffers.waiting.end(), runnable);
+         std::any_of(buffers.waiting.begin(), buffers.waiting.end(), runnable) ||
+         (buffers.moving.empty() && std::any_of(buffers.swapped.begin(), buffers.swapped.end(), runnable));
 }
 
 }  // namespace
@@ -101,7 +109,7 @@ std::string check_plan(PlanBuffers &buffers, const sluice_sched_table &table) {
       break;
     }
     buffers.seen[ref] = 1;
-    wrong = check_act(plan, checked, table);
+    wrong = check_act(plan, checked, table, buffers.view.host_total > 0);
     if (plan.op[checked] == SLUICE_ACT_RUN) {
       tokens += uint64_t{plan.tokens[checked]} + plan.drafts[checked];
       ++sequences;
@@ -125,7 +133,7 @@ void plan_fallback(PlanBuffers &buffers, const sluice_sched_table &table) {
   auto &plan = buffers.plan;
   uint32_t budget = buffers.view.token_budget;
   const auto run = [&](sluice_seq_ref ref) {
-    if (table.pending[ref] == 0 || budget == 0 || plan.n_acts == buffers.view.max_seqs) return;
+    if (table.pending[ref] == 0 || budget == 0 || plan.n_acts >= buffers.view.max_seqs) return;
     const uint32_t tokens = std::min(table.pending[ref], budget);
     plan.op[plan.n_acts] = SLUICE_ACT_RUN;
     plan.ref[plan.n_acts] = ref;
@@ -136,7 +144,13 @@ void plan_fallback(PlanBuffers &buffers, const sluice_sched_table &table) {
     if (table.pending[ref] == 1) run(ref);
   for (const auto ref : buffers.resident)
     if (table.pending[ref] > 1) run(ref);
-  for (const auto ref : buffers.waiting) run(ref);
+  for (const auto ref : buffers.swapped) {
+    plan.op[plan.n_acts] = SLUICE_ACT_SWAP_IN;
+    plan.ref[plan.n_acts] = ref;
+    plan.tokens[plan.n_acts++] = 0;
+  }
+  if (buffers.swapped.empty())
+    for (const auto ref : buffers.waiting) run(ref);
   for (auto it = buffers.resident.rbegin(); it != buffers.resident.rend(); ++it) plan.victims[plan.n_victims++] = *it;
 }
 

@@ -16,7 +16,7 @@ struct PlanBuffers {
 
   sluice_sched_view view{};
   sluice_sched_plan plan{};
-  std::vector<sluice_seq_ref> resident, waiting;
+  std::vector<sluice_seq_ref> resident, waiting, swapped, moving;
 
  private:
   std::vector<uint8_t> op_;
@@ -32,8 +32,8 @@ struct PlanBuffers {
 /// Returns what is wrong, empty when nothing is. [engine]
 std::string check_plan(PlanBuffers &buffers, const sluice_sched_table &table);
 
-/// First come first served without a plugin: decodes, then prefill chunks, in order of arrival. Stands in for a step
-/// whose plan failed. [engine]
+/// First come first served without a plugin: decodes, then prefill chunks, in order of arrival; who was swapped out comes
+/// back before anybody new. Stands in for a step whose plan failed. [engine]
 void plan_fallback(PlanBuffers &buffers, const sluice_sched_table &table);
 
 }  // namespace sluice::engine

@@ -65,7 +65,7 @@ void SchedTable::arrive(sluice_seq_ref ref, const Sequence &sequence) {
   last_run_ns[ref] = first_token_ns[ref] = service_ns[ref] = 0;
   n_preempt[ref] = n_skipped[ref] = flags[ref] = exclusive_blocks[ref] = draft_wish[ref] = 0;
   draft_accept[ref] = 0;
-  found(ref, 0, 0);
+  found(ref, 0, 0, ~uint64_t{0});
   refresh(ref, sequence, sequence.length());
   event(SLUICE_EV_ARRIVE, ref, 0, sequence.prompt_len(), 0);
 }
@@ -76,6 +76,7 @@ void SchedTable::refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t 
   generated_[ref] = sequence.generated();
   pending[ref] = pending_tokens;
   device_blocks_[ref] = static_cast<uint32_t>(sequence.blocks.size());
+  host_blocks_[ref] = static_cast<uint32_t>(sequence.host_blocks.size());
 }
 
 void SchedTable::event(uint8_t kind, sluice_seq_ref ref, uint32_t computed, uint32_t tokens, uint64_t device_ns) {

@@ -24,11 +24,13 @@ class SchedTable {
   void arrive(sluice_seq_ref ref, const Sequence &sequence);
   /// Copies what changes from the sequence.  pending  tokens it could feed now; 0 = nothing to do.
   void refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t pending);
-  /// What the prefix cache has of a waiting sequence, in tokens, as of a step.
-  void found(sluice_seq_ref ref, uint32_t cached_tokens, uint64_t step_no) {
+  /// What the prefix cache has of a sequence, in tokens, as of a step, and the first block that it lacks.
+  void found(sluice_seq_ref ref, uint32_t cached_tokens, uint64_t first_miss_hash, uint64_t step_no) {
     cached_device_[ref] = cached_tokens;
+    first_miss_hash_[ref] = first_miss_hash;
     probed_step_[ref] = step_no;
   }
+  bool is_probed(sluice_seq_ref ref, uint64_t step_no) const { return probed_step_[ref] == step_no; }
 
   /// The ref is nobody from now on.
   void forget(sluice_seq_ref ref) { state_[ref] = 0; }

@@ -14,8 +14,9 @@
 namespace sluice::engine {
 
 /// One answer in the making: its tokens, and where their keys and values live.
-/// Always: computed <= tokens.size(); blocks hold at least `computed` tokens; state is WAITING iff blocks is empty; the
-/// first n_published blocks are full and known to the prefix cache.
+/// Always: computed <= tokens.size(). WAITING has no blocks and nothing computed; RESIDENT has `blocks`; MOVING_OUT and
+/// SWAPPED have `host_blocks`; MOVING_IN has both; each list holds at least `computed` tokens. The first n_published of
+/// `blocks` are full and known to the prefix cache.
 struct Sequence {
   sluice_seq_id id = 0;
   std::shared_ptr<const request::Request> request;
@@ -24,11 +25,17 @@ struct Sequence {
   std::vector<int32_t> tokens;   ///< prompt, then output
   uint32_t computed = 0;         ///< leading tokens whose KV is valid
   std::vector<uint32_t> blocks;  ///< block table, in position order
+  std::vector<uint32_t> host_blocks;  ///< the same in swap space
   uint8_t state = SLUICE_SEQ_WAITING;
 
   std::vector<kv::PrefixHash> hashes;  ///< of the full blocks of `tokens`, as far as they were asked for
   uint32_t n_published = 0;            ///< blocks
   uint32_t cached_prompt = 0;          ///< prompt tokens that came from the prefix cache when it first ran
+  uint64_t queued_ns = 0;              ///< from its arrival to its first step
+  uint32_t most_computed = 0;          ///< tokens that ever had valid KV
+  uint32_t exclusive_blocks = 0;       ///< of the first n_counted blocks, those that nobody else holds ...
+  uint32_t n_counted = 0;
+  uint64_t counted_epoch = 0;          ///< ... when the pool's sharing_epoch() was this
 
   // What the chain wants of this sequence's rows; see sampler_chain.hpp.
   std::vector<sluice_sampler_seq *> sampler_seqs;  ///< one per sampler of the chain

@@ -43,7 +43,10 @@ void BlockPool::free(std::vector<uint32_t> &table) {
     const uint32_t id = table.back();
     table.pop_back();
     assert(id < holders_.size() && holders_[id] > 0);
-    if (--holders_[id] > 0) continue;
+    if (--holders_[id] > 0) {
+      sharing_epoch_ += holders_[id] == 1;
+      continue;
+    }
     if (is_published_[id] != 0) {
       link_cached(id);
     } else {
@@ -75,7 +78,8 @@ uint32_t BlockPool::match(std::span<const PrefixHash> hashes, std::span<const in
 void BlockPool::share(std::span<const PrefixHash> hashes, uint32_t n, std::vector<uint32_t> &table) {
   for (uint32_t i = 0; i < n; ++i) {
     const uint32_t block = index_.at(hashes[i]);
-    if (holders_[block]++ == 0) unlink_cached(block);
+    if (holders_[block] == 0) unlink_cached(block);
+    sharing_epoch_ += ++holders_[block] == 2;
     table.push_back(block);
   }
 }
@@ -83,7 +87,7 @@ void BlockPool::share(std::span<const PrefixHash> hashes, uint32_t n, std::vecto
 void BlockPool::fork(std::span<const uint32_t> blocks, std::vector<uint32_t> &table) {
   for (const uint32_t block : blocks) {
     assert(holders_[block] > 0);
-    ++holders_[block];
+    sharing_epoch_ += ++holders_[block] == 2;
     table.push_back(block);
   }
 }
@@ -94,6 +98,7 @@ bool BlockPool::split(uint32_t &block) {
   if (!allocate(1, fresh)) return false;
   std::vector<uint32_t> old = {block};
   free(old);
+  ++sharing_epoch_;  // the place in the table is not shared any more, whoever still shares the block
   block = fresh.front();
   return true;
 }

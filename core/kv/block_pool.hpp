@@ -58,6 +58,8 @@ class BlockPool {
   uint32_t holders(uint32_t block) const { return holders_[block]; }
   bool is_published(uint32_t block) const { return is_published_[block] != 0; }
   bool is_shared(uint32_t block) const { return holders_[block] > 1; }
+  /// Moves whenever is_shared() of some place in a table may have changed.
+  uint64_t sharing_epoch() const { return sharing_epoch_; }
 
   /// Counts how often the block was handed out: what was known of its content holds as long as this stays.
   uint32_t generation(uint32_t block) const { return generation_[block]; }
@@ -84,6 +86,7 @@ class BlockPool {
   std::vector<int32_t> content_;            ///< [total, block_size] tokens of published blocks
   std::vector<uint32_t> older_, newer_;     ///< [total] the list of cached blocks by last use
   uint32_t oldest_ = kNone, newest_ = kNone, n_cached_ = 0;
+  uint64_t sharing_epoch_ = 0;
   std::unordered_map<PrefixHash, uint32_t, PrefixHashKey> index_;
 };
 

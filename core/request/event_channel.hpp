@@ -28,6 +28,7 @@ struct Event {
   std::shared_ptr<const std::string> text;  ///< only from an engine plugin that speaks text: new whole characters
   std::shared_ptr<const Error> error;       ///< with kError
   uint32_t cached_tokens = 0;               ///< with a finish: prompt tokens that came from the prefix cache
+  uint64_t queued_ns = 0;                   ///< with a finish: from its arrival to its first step; 0 = it had none
 };
 
 /// Carries one request's events from its engine thread to its own strand.

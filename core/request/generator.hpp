@@ -19,11 +19,18 @@ struct GeneratorLimits {
 
 /// A point-in-time reading, for /metrics and /health/ready. Counters never fall.
 struct GeneratorStats {
-  uint32_t running = 0, waiting = 0;
-  uint64_t kv_blocks_total = 0, kv_blocks_used = 0;
-  uint64_t steps = 0, prompt_tokens = 0, cached_tokens = 0, output_tokens = 0, preemptions = 0, plan_fallbacks = 0, plugin_errors = 0;
+  uint32_t running = 0, waiting = 0, swapped = 0;
+  uint64_t kv_blocks_total = 0, kv_blocks_used = 0, host_blocks_total = 0, host_blocks_used = 0;
+  uint64_t steps = 0, prompt_tokens = 0, output_tokens = 0, plan_fallbacks = 0, plugin_errors = 0;
   uint64_t draft_rounds = 0;  ///< times that a sequence had drafts verified
   uint64_t draft_tokens = 0, draft_accepted_tokens = 0;
+  uint64_t preemptions = 0;              ///< KV dropped, to be computed again
+  uint64_t swaps_out = 0, swaps_in = 0;  ///< sequences
+  uint64_t swapped_out_bytes = 0, swapped_in_bytes = 0;
+  uint64_t looked_up_tokens = 0;   ///< tokens of sequences that were admitted, each time they were
+  uint64_t cached_tokens = 0;      ///< of those, found in the prefix cache
+  uint64_t computed_tokens = 0;    ///< tokens that steps fed, drafts included
+  uint64_t recomputed_tokens = 0;  ///< of those, fed before and lost by a preemption
   bool healthy = true;      ///< false: the model must not be ready; `trouble` says why
   std::string trouble;
 };

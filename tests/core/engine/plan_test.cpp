@@ -80,6 +80,7 @@ TEST_F(PlanTest, RefusesEachKindOfGarbage) {
       {"with 0 tokens", [&] { act(SLUICE_ACT_RUN, 0, 0); }},
       {"unknown operation 77", [&] { act(77, 0, 1); }},
       {"a swap, but", [&] { act(SLUICE_ACT_SWAP_OUT, 0); }},
+      {"SWAP_IN of ref 0", [&] { act(SLUICE_ACT_SWAP_IN, 0); }},
       {"PREEMPT of ref 2", [&] { act(SLUICE_ACT_PREEMPT, 2); }},
       {"the step's budget is 16",
        [&] { act(SLUICE_ACT_RUN, 1, 6), act(SLUICE_ACT_RUN, 2, 10), act(SLUICE_ACT_RUN, 3, 11); }},
@@ -111,6 +112,45 @@ TEST_F(PlanTest, TooManySequences) {
   act(SLUICE_ACT_RUN, 0, 1);
   act(SLUICE_ACT_RUN, 1, 1);
   EXPECT_NE(check().find("the step takes 1"), std::string::npos);
+}
+
+TEST_F(PlanTest, SwapsNeedHostSpaceAndAFittingState) {
+  buffers_.view.host_total = 10;
+  act(SLUICE_ACT_SWAP_OUT, 0);
+  EXPECT_EQ(check(), "");
+  act(SLUICE_ACT_SWAP_OUT, 2);
+  EXPECT_NE(check().find("SWAP_OUT of ref 2 in state 1"), std::string::npos);
+  buffers_.reset();
+  table_.flags[0] = SLUICE_SEQF_NO_PREEMPT;
+  act(SLUICE_ACT_SWAP_OUT, 0);
+  EXPECT_NE(check().find("SWAP_OUT of ref 0"), std::string::npos);
+  buffers_.reset();
+  sequences_[1].state = SLUICE_SEQ_SWAPPED;
+  table_.refresh(1, sequences_[1], 6);
+  act(SLUICE_ACT_SWAP_IN, 1);
+  EXPECT_EQ(check(), "");
+}
+
+TEST_F(PlanTest, SomebodySwappedOutIsSomebodyWhoCouldRun) {
+  buffers_.resident.clear();
+  buffers_.waiting.clear();
+  buffers_.swapped = {1};
+  EXPECT_NE(check().find("somebody is runnable"), std::string::npos);
+  buffers_.moving = {0};
+  EXPECT_EQ(check(), "") << "an end of its move brings the next plan";
+}
+
+TEST_F(PlanTest, FallbackBringsBackWhoWasSwappedOutBeforeAnybodyNew) {
+  buffers_.view.host_total = 10;
+  sequences_[1].state = SLUICE_SEQ_SWAPPED;
+  table_.refresh(1, sequences_[1], 6);
+  buffers_.resident = {0};
+  buffers_.swapped = {1};
+  plan_fallback(buffers_, *table_.abi());
+  EXPECT_EQ(check(), "");
+  ASSERT_EQ(buffers_.plan.n_acts, 2U);
+  EXPECT_EQ(buffers_.plan.op[1], SLUICE_ACT_SWAP_IN);
+  EXPECT_EQ(buffers_.plan.ref[1], 1U);
 }
 
 TEST_F(PlanTest, FallbackRunsDecodesFirstWithinTheBudget) {

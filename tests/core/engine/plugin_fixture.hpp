@@ -4,6 +4,7 @@
 #include <sluice/abi.h>
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "core/base/clock.hpp"
@@ -141,7 +142,7 @@ class MockModel {
     setup.max_context = limits.max_context;
     setup.block_size = limits.block_size;
     setup.max_logprobs = 20;
-    ok(backend_->configure(model_, &setup, &limits.kv_blocks, nullptr, &status));
+    ok(backend_->configure(model_, &setup, &limits.kv_blocks, &limits.host_blocks, &status));
 
     sluice_model_info info{};
     info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
@@ -177,6 +178,9 @@ class MockModel {
     return {"draft model mock", backend_, model_, limits.token_budget};
   }
 
+  /// From now on every n-th batch of block operations is refused (`in_wait` false) or found to have failed.
+  void fail_kv_ops(uint64_t every_nth, bool in_wait);
+
   EngineParts parts(const sluice_scheduler_vtbl *scheduler) const {
     EngineParts parts;
     parts.host = host_.api();
@@ -194,6 +198,17 @@ class MockModel {
   }
 
  private:
+  struct KvFaults {
+    const sluice_backend_vtbl *real = nullptr;
+    uint64_t every_nth = 0, n_ops = 0;
+    bool in_wait = false;
+    std::set<sluice_ticket> failed;
+  };
+  static KvFaults &kv_faults() {
+    static KvFaults faults;
+    return faults;
+  }
+
   TestHost &host_;
   std::string decoder_name_;
   const sluice_backend_vtbl *backend_ = nullptr;
@@ -205,5 +220,24 @@ class MockModel {
   const sluice_decoder_vtbl *decoder_ = nullptr;
   sluice_decoder *decoder_instance_ = nullptr;
 };
+
+inline void MockModel::fail_kv_ops(uint64_t every_nth, bool in_wait) {
+  kv_faults() = {backend_, every_nth, 0, in_wait, {}};
+  plain_ = *backend_;
+  plain_.kv_ops = [](sluice_model *model, const sluice_kv_batch *batch, sluice_ticket *out, sluice_status *status) {
+    auto &faults = kv_faults();
+    const bool fails = ++faults.n_ops % faults.every_nth == 0;
+    if (fails && !faults.in_wait) return SLUICE_E_RESOURCE_EXHAUSTED;
+    const int32_t code = faults.real->kv_ops(model, batch, out, status);
+    if (fails && code == SLUICE_OK) faults.failed.insert(*out);
+    return code;
+  };
+  plain_.wait = [](sluice_model *model, sluice_ticket ticket, uint64_t timeout_ns, sluice_step_result *out,
+                   sluice_status *status) {
+    const int32_t code = kv_faults().real->wait(model, ticket, timeout_ns, out, status);
+    return code == SLUICE_OK && kv_faults().failed.count(ticket) > 0 ? SLUICE_E_INTERNAL : code;
+  };
+  backend_ = &plain_;
+}
 
 }  // namespace sluice::engine::testing

@@ -26,10 +26,16 @@ std::shared_ptr<request::Request> make_request(uint64_t id) {
 enum class SampleOn { kBackend, kHost };
 enum class PrefixCache { kOff, kOn };
 
+struct Policy {
+  std::string scheduler = "fcfs";
+  TestConfig options = {};
+  uint32_t host_blocks = 0;
+};
+
 /// company = how many run at once.
 Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, uint32_t token_budget,
             request::GeneratorStats *stats = nullptr, SampleOn sample_on = SampleOn::kBackend,
-            PrefixCache prefix_cache = PrefixCache::kOn) {
+            PrefixCache prefix_cache = PrefixCache::kOn, const Policy &policy = {}) {
   TestHost host;
   EngineLimits limits;
   limits.max_seqs = 16;
@@ -39,10 +45,16 @@ Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, ui
   limits.block_size = 8;
   limits.kv_blocks = kv_blocks;
   limits.prefix_cache = prefix_cache == PrefixCache::kOn;
-  MockModel model(host, {{"script", "hash"}, {"vocab_size", "512"}, {"eos_token", "-1"}, {"spread", "2"}}, limits,
-                  sampler);
+  limits.host_blocks = policy.host_blocks;
+  limits.bytes_per_block = 8192;
+  TestConfig mock = {{"script", "hash"}, {"vocab_size", "512"}, {"eos_token", "-1"}, {"spread", "2"}};
+  // Computing takes time and copies take less, so whoever yields is swapped if that is possible.
+  if (policy.host_blocks > 0) mock.insert({{"step_us", "100"}, {"token_us", "50"}, {"swap_block_us", "20"}});
+  MockModel model(host, mock, limits, sampler);
   if (sample_on == SampleOn::kHost) model.forbid_device_sampling();
-  auto core = EngineCore::create(model.parts(load_plugin(host, "scheduler", "fcfs")->scheduler), limits);
+  auto parts = model.parts(load_plugin(host, "scheduler", policy.scheduler)->scheduler);
+  parts.scheduler_options = handle(policy.options);
+  auto core = EngineCore::create(std::move(parts), limits);
   EXPECT_TRUE(core.has_value());
   Answers answers;
   for (uint64_t first = 1; first <= 16; first += company) {
@@ -51,7 +63,8 @@ Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, ui
       requests.push_back(make_request(id));
       EXPECT_TRUE((*core)->submit(requests.back()).has_value());
     }
-    for (int i = 0; i < 100'000 && (*core)->live() > 0; ++i) (*core)->step(0);
+    for (int i = 0; i < 100'000 && (*core)->live() > 0; ++i)
+      if ((*core)->step(0) != StepOutcome::kCommitted) host.clock.advance_ns(20'000);
     for (const auto &request : requests) {
       std::vector<request::Event> events;
       request->events->drain(events);
@@ -78,6 +91,25 @@ TEST(Seed, CompanyChunkingAndPreemptionChangeNoToken) {
   EXPECT_EQ(run("chain", 4, 512, 16), alone) << "with prompts in chunks";
   EXPECT_EQ(run("chain", 16, 24, 64, &stats), alone) << "with too little memory";
   EXPECT_GT(stats.preemptions, 0U);
+}
+
+TEST(Seed, PoliciesSwapsAndRecomputesChangeNoToken) {
+  for (const char *sampler : {"chain", "greedy"}) {
+    const Answers alone = run(sampler, 1, 512, 512, nullptr, SampleOn::kBackend, PrefixCache::kOff);
+    for (const auto prefix : {PrefixCache::kOff, PrefixCache::kOn})
+      for (const uint32_t host_blocks : {0U, 64U})
+        for (const char *scheduler : {"fcfs", "mlfq"}) {
+          SCOPED_TRACE(std::string(sampler) + " " + scheduler + (host_blocks > 0 ? " with" : " without") + " swap space");
+          request::GeneratorStats stats;
+          // Quanta of a step or two, so that mlfq has somebody to put behind.
+          const TestConfig options = std::string(scheduler) == "mlfq" ? TestConfig{{"quantum_ms", "0.2"}} : TestConfig{};
+          EXPECT_EQ(run(sampler, 16, 40, 64, &stats, SampleOn::kBackend, prefix, {scheduler, options, host_blocks}), alone);
+          EXPECT_GT(stats.preemptions + stats.swaps_out, 0U) << "somebody had to yield";
+          if (host_blocks > 0) {
+            EXPECT_GT(stats.swaps_in, 0U);
+          }
+        }
+  }
 }
 
 TEST(Seed, RowsThatComeToTheHostGiveTheTokensOfTheBackend) {

@@ -36,10 +36,14 @@ class Chaos final : public sdk::Scheduler {
     for (const auto ref : view.resident()) {
       if (random_() % 32 == 0) {
         plan.preempt(ref);
+      } else if (view.v.host_total > 0 && random_() % 16 == 0) {
+        plan.swap_out(ref);
       } else {
         consider(ref);
       }
     }
+    for (const auto ref : view.swapped())
+      if (random_() % 4 == 0) plan.swap_in(ref);
     for (const auto ref : view.waiting()) consider(ref);
     for (const auto ref : view.resident()) plan.victim(ref);
     if (random_() % 50 == 0) plan.run(random_() % 2 == 0 ? 999'999 : 0, 1'000'000);
@@ -65,7 +69,15 @@ struct Outcome {
 
 class Simulation {
  public:
-  Simulation(const sluice_scheduler_vtbl *scheduler, const TestConfig &mock, uint64_t seed) : random_(seed) {
+  struct Swap {
+    uint32_t host_blocks = 0;
+    uint64_t fail_every = 0;
+    bool fail_in_wait = false;
+  };
+  Simulation(const sluice_scheduler_vtbl *scheduler, const TestConfig &mock, uint64_t seed)
+      : Simulation(scheduler, mock, seed, Swap()) {}
+  Simulation(const sluice_scheduler_vtbl *scheduler, const TestConfig &mock, uint64_t seed, const Swap &swap)
+      : random_(seed) {
     limits_.max_seqs = 8;
     limits_.token_budget = 48;
     limits_.max_live = 64;
@@ -73,7 +85,10 @@ class Simulation {
     limits_.max_context = 256;
     limits_.block_size = 8;
     limits_.kv_blocks = 40;  // 320 tokens: a few sequences fit, so preemption is normal
+    limits_.host_blocks = swap.host_blocks;
+    limits_.bytes_per_block = 8192;
     model_ = std::make_unique<MockModel>(host_, mock, limits_, "greedy");
+    if (swap.fail_every > 0) model_->fail_kv_ops(swap.fail_every, swap.fail_in_wait);
     auto core = EngineCore::create(model_->parts(scheduler), limits_);
     EXPECT_TRUE(core.has_value()) << (core ? "" : core.error().message);
     if (core) core_ = std::move(*core);
@@ -99,6 +114,7 @@ class Simulation {
     drain(true);
     result_.stats = core_->stats();
     EXPECT_EQ(result_.stats.kv_blocks_used, 0U);
+    EXPECT_EQ(result_.stats.host_blocks_used, 0U);
     return result_;
   }
 
@@ -224,6 +240,20 @@ TEST(Simulation, AnInsaneSchedulerIsSlowButHarmless) {
   EXPECT_GT(outcome.stopped, 5'000U);
   EXPECT_GT(outcome.stats.plan_fallbacks, 100U);
   EXPECT_TRUE(outcome.stats.healthy);
+}
+
+TEST(Simulation, SwapsByAnInsaneSchedulerLoseNoBlockEvenWhenCopiesFail) {
+  static const auto chaos = sdk::SchedulerAdapter<Chaos>::vtbl();
+  auto mock = kMock;
+  mock["swap_block_us"] = "40";
+  for (const auto &swap : {Simulation::Swap{60, 0, false}, {24, 13, false}, {24, 13, true}}) {
+    Simulation simulation(&chaos, mock, 3, swap);
+    const auto outcome = simulation.run(4'000);
+    EXPECT_GT(outcome.stopped, 2'000U);
+    EXPECT_GT(outcome.stats.swaps_out, 1'000U);
+    EXPECT_GT(outcome.stats.swaps_in, 500U);
+    EXPECT_TRUE(outcome.stats.healthy);
+  }
 }
 
 TEST(Simulation, ADeadBackendFailsEverybodyAndIsNotUsedAgain) {

@@ -21,6 +21,8 @@ std::ostream &operator<<(std::ostream &os, const Act &a) {
 }
 Act run(sluice_seq_ref r, uint32_t tokens, uint32_t drafts = 0) { return {SLUICE_ACT_RUN, r, tokens, drafts}; }
 Act preempt(sluice_seq_ref r) { return {SLUICE_ACT_PREEMPT, r, 0, 0}; }
+Act swap_out(sluice_seq_ref r) { return {SLUICE_ACT_SWAP_OUT, r, 0, 0}; }
+Act swap_in(sluice_seq_ref r) { return {SLUICE_ACT_SWAP_IN, r, 0, 0}; }
 
 constexpr uint32_t kBlockSize = 16;
 uint32_t blocks_of(uint64_t tokens) { return static_cast<uint32_t>((tokens + kBlockSize - 1) / kBlockSize); }
@@ -30,8 +32,9 @@ class Fcfs {
  public:
   explicit Fcfs(const PluginConfig::Values &options = {}, uint32_t capacity = 64) : capacity_(capacity) {
     for (auto *column : {&computed, &generated, &in_flight, &pending, &width, &device_blocks, &exclusive_blocks, &wish,
-                         &flags, &prompt_len, &max_new})
+                         &flags, &prompt_len, &max_new, &host_blocks})
       column->assign(capacity, 0);
+    first_miss_hash.assign(capacity, 0), probed_step.assign(capacity, 0);
     state.assign(capacity, SLUICE_SEQ_WAITING);
     width.assign(capacity, 1);
     table.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_table, probed_step);
@@ -41,6 +44,8 @@ class Fcfs {
     table.device_blocks = device_blocks.data(), table.exclusive_blocks = exclusive_blocks.data();
     table.draft_wish = wish.data(), table.flags = flags.data();
     table.prompt_len = prompt_len.data(), table.max_new = max_new.data();
+    table.host_blocks = host_blocks.data();
+    table.first_miss_hash = first_miss_hash.data(), table.probed_step = probed_step.data();
     view.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_view, swap_out_bytes_per_s);
     view.token_budget = 256, view.max_seqs = 16, view.max_prefills = 4, view.block_size = kBlockSize;
     view.device_total = view.device_free = 1000;
@@ -48,6 +53,15 @@ class Fcfs {
     sluice_sched_setup setup{};
     setup.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_setup, host);
     setup.max_seqs = 64, setup.token_budget = 4096, setup.waiting_window = capacity, setup.table = &table;
+    setup.can_swap = 1, setup.host = &services;
+    services.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_host, probe_prefix);
+    services.ctx = this;
+    services.swap_time_ns = [](void *self, uint32_t blocks, int32_t) {
+      return static_cast<Fcfs *>(self)->swap_block_ns * blocks;
+    };
+    services.recompute_time_ns = [](void *self, sluice_seq_ref r) {
+      return uint64_t{1'000} * static_cast<Fcfs *>(self)->computed[r];
+    };
     PluginStatus status;
     if (vtbl().create(&host_.api, config.handle(), &setup, &policy_, status) != SLUICE_OK)
       throw std::runtime_error(status.text());
@@ -63,6 +77,12 @@ class Fcfs {
     residents.push_back(r);
     return r;
   }
+  sluice_seq_ref swapped(uint32_t cached) {
+    const sluice_seq_ref r = next_++;
+    state[r] = SLUICE_SEQ_SWAPPED, computed[r] = cached, pending[r] = 1, host_blocks[r] = blocks_of(cached);
+    outside.push_back(r);
+    return r;
+  }
   sluice_seq_ref waiting(uint32_t prompt, uint32_t longest_answer = 100) {
     const sluice_seq_ref r = next_++;
     pending[r] = prompt_len[r] = prompt, max_new[r] = longest_answer;
@@ -73,7 +93,8 @@ class Fcfs {
   std::vector<Act> plan() {
     view.resident = residents.data(), view.n_resident = static_cast<uint32_t>(residents.size());
     view.waiting = queue.data(), view.n_waiting = view.n_waiting_total = static_cast<uint32_t>(queue.size());
-    const uint32_t room = view.n_resident + view.n_waiting + view.max_seqs;
+    view.swapped = outside.data(), view.n_swapped = static_cast<uint32_t>(outside.size());
+    const uint32_t room = view.n_resident + view.n_waiting + view.n_swapped + view.max_seqs;
     std::vector<uint8_t> op(room);
     std::vector<sluice_seq_ref> ref(room), victim(room);
     std::vector<uint32_t> tokens(room), drafts(room);
@@ -104,8 +125,11 @@ class Fcfs {
   sluice_sched_view view{};
   std::vector<uint8_t> state;
   std::vector<uint32_t> computed, generated, in_flight, pending, width, device_blocks, exclusive_blocks, wish, flags,
-      prompt_len, max_new;
-  std::vector<sluice_seq_ref> residents, queue, victims;
+      prompt_len, max_new, host_blocks;
+  std::vector<uint64_t> first_miss_hash, probed_step;
+  std::vector<sluice_seq_ref> residents, queue, outside, victims;
+  sluice_sched_host services{};
+  uint64_t swap_block_ns = 1'000'000;  // dearer than computing again
   uint64_t wake_at_ns = 0;
 
  private:
@@ -161,8 +185,87 @@ TEST(Fcfs, CountsEverySeatThatHoldsKv) {
   EXPECT_EQ(s.plan(), (Acts{run(a, 1)}));
 }
 
-TEST(Fcfs, NobodyPassesTheHeadOfTheQueue) {
+TEST(Fcfs, WhoDoesNotFitIsOvertakenOnlySoOften) {
+  Fcfs s(PluginConfig::Values{{"max_overtaken", "2"}});
+  s.view.device_free = 5;
+  const auto decode = s.resident(16 * 3 + 1, 1);
+  const auto big = s.waiting(16 * 6);
+  s.waiting(16 * 5 + 1);  // does not fit either
+  for (int n = 0; n < 2; ++n) {
+    const auto small = s.waiting(5);
+    EXPECT_EQ(s.plan(), (Acts{run(decode, 1), run(small, 5)}));
+    s.queue.pop_back();
+  }
+  s.plan();  // nobody overtakes it in this plan, so it does not count
+  s.waiting(5);
+  EXPECT_EQ(s.plan(), (Acts{run(decode, 1)}));
+  EXPECT_EQ(s.explain(big), "waits in line: the first needs 6 blocks, 5 are to be had");
+  s.view.device_free = 7;
+  EXPECT_EQ(s.plan()[1], run(big, 96));
+}
+
+TEST(Fcfs, NobodyOvertakesWhoLostItsBlocks) {
   Fcfs s;
+  s.view.device_free = 3;
+  const auto decode = s.resident(20, 1), resumed = s.waiting(16 * 6);
+  s.waiting(5);
+  s.flags[resumed] = SLUICE_SEQF_RESUMED;
+  EXPECT_EQ(s.plan(), (Acts{run(decode, 1)}));
+}
+
+TEST(Fcfs, EqualPromptsComputeTheirPrefixOnce) {
+  Fcfs s;
+  s.view.step_no = 7;
+  const auto first = s.waiting(100), same = s.waiting(100), other = s.waiting(100), unknown = s.waiting(20);
+  for (const auto r : {first, same, other}) s.probed_step[r] = 7, s.first_miss_hash[r] = r == other ? 5 : 9;
+  EXPECT_EQ(s.plan(), (Acts{run(first, 100), run(other, 100), run(unknown, 20)}));
+  s.queue = {same};
+  s.view.step_no = 8;  // what the last step computed has been found
+  EXPECT_EQ(s.plan(), (Acts{run(same, 100)}));
+}
+
+TEST(Fcfs, APromptInChunksKeepsItsLikeWaiting) {
+  Fcfs s;
+  s.view.step_no = 7, s.view.token_budget = 32;
+  const auto started = s.resident(32, 68), same = s.waiting(68);
+  for (const auto r : {started, same}) s.probed_step[r] = 7, s.first_miss_hash[r] = 9;
+  EXPECT_EQ(s.plan(), (Acts{run(started, 32)}));
+  s.pending[started] = 0;  // its reader is slow: nobody waits for that
+  EXPECT_EQ(s.plan(), (Acts{run(same, 32)}));
+}
+
+TEST(Fcfs, SwapsOutWhereThatIsCheaper) {
+  Fcfs s;
+  s.view.device_free = 0, s.view.host_total = s.view.host_free = 3;
+  s.swap_block_ns = 1;
+  const auto a = s.resident(32, 1), b = s.resident(32, 1), c = s.resident(33, 1);
+  s.resident(33, 1);
+  const Acts acts = s.plan();
+  EXPECT_EQ(acts[0], swap_out(c + 1));
+  EXPECT_EQ(acts[1], run(a, 1));
+  EXPECT_EQ(acts[2], run(b, 1));
+  s.swap_block_ns = 1'000'000;
+  EXPECT_EQ(s.plan()[0], preempt(c + 1));
+  s.swap_block_ns = 1, s.view.host_free = 2;
+  EXPECT_EQ(s.plan()[0], preempt(c + 1)) << "no room in swap space";
+}
+
+TEST(Fcfs, WhoWasSwappedOutComesBackBeforeAnybodyNew) {
+  Fcfs s;
+  s.view.watermark = 2, s.view.device_free = 6;
+  const auto decode = s.resident(20, 1), out = s.swapped(64);
+  const auto fresh = s.waiting(5);
+  EXPECT_EQ(s.plan(), (Acts{run(decode, 1)})) << "4 blocks, one to grow and the watermark";
+  EXPECT_EQ(s.explain(out), "is swapped out: waits for blocks");
+  EXPECT_EQ(s.explain(fresh), "waits in line: the first needs 7 blocks, 6 are to be had");
+  s.view.device_free = 10;
+  EXPECT_EQ(s.plan(), (Acts{run(decode, 1), swap_in(out), run(fresh, 5)}));
+  s.residents.clear(), s.view.device_free = 4;
+  EXPECT_EQ(s.plan(), (Acts{swap_in(out)})) << "alone it may have every block";
+}
+
+TEST(Fcfs, WithoutOvertakingNobodyPassesTheHeadOfTheQueue) {
+  Fcfs s(PluginConfig::Values{{"max_overtaken", "0"}});
   s.view.device_free = 5;
   const auto decode = s.resident(16 * 3 + 1, 1);
   const auto big = s.waiting(16 * 6), small = s.waiting(5);
@@ -339,7 +442,8 @@ TEST(Fcfs, ManyRandomViewsGiveValidPlansAndTheSameOnesAgain) {
 TEST(Fcfs, EverybodyFinishesAndFirstTokensComeInOrder) {
   std::mt19937 rng(11);
   for (int round = 0; round < 20; ++round) {
-    Fcfs s({}, 256);
+    const bool in_order = round % 2 == 0;
+    Fcfs s(PluginConfig::Values{{"max_overtaken", in_order ? "0" : "8"}}, 256);
     const uint32_t total = 24;
     s.view.token_budget = 48, s.view.max_seqs = 8, s.view.max_prefills = 2, s.view.device_total = total;
     s.view.watermark = 1;
@@ -383,7 +487,9 @@ TEST(Fcfs, EverybodyFinishesAndFirstTokensComeInOrder) {
       }
     }
     EXPECT_EQ(used, 0u);
-    EXPECT_TRUE(std::is_sorted(first_tokens.begin(), first_tokens.end()));
+    if (in_order) {
+      EXPECT_TRUE(std::is_sorted(first_tokens.begin(), first_tokens.end()));
+    }
     EXPECT_LT(preemptions, 400u) << "two per request at most, so no two push each other out in turns";
   }
 }
