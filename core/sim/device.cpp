@@ -158,8 +158,9 @@ bool SimulatedModel::wait(sluice_ticket ticket, uint64_t timeout_ns, sluice_step
   }
   for (const auto &t : transfers_) {
     if (t.ticket != ticket || t.end_ns <= clock_.now_ns()) continue;
-    if (t.end_ns - clock_.now_ns() > timeout_ns) return false;
-    clock_.move_to(t.end_ns);
+    const bool ends_in_time = t.end_ns - clock_.now_ns() <= timeout_ns;
+    clock_.move_to(ends_in_time ? t.end_ns : clock_.now_ns() + timeout_ns);
+    return ends_in_time;
   }
   return true;
 }

@@ -98,6 +98,7 @@ Measures measure(const Outcome &outcome, const std::vector<Arrival> &arrivals, d
   for (const auto &a : arrivals) needed += static_cast<double>(a.input) + a.output - 1;
   const auto computed = static_cast<double>(outcome.computed_tokens);
   m.recompute_tax = computed > 0 ? std::max(0.0, 1 - needed / computed) : 0;
+  m.end_s = seconds(outcome.end_ns);
   m.device_busy = seconds(outcome.busy_ns) / seconds(std::max<uint64_t>(1, outcome.end_ns));
   for (const auto &moment : outcome.moments) m.kv_used += moment.kv_used / static_cast<double>(outcome.moments.size());
   return m;
@@ -124,6 +125,7 @@ Measures average(std::span<const Measures> runs) {
     mean.preemptions += m.preemptions / n;
     mean.swaps_out_gb += m.swaps_out_gb / n, mean.swaps_in_gb += m.swaps_in_gb / n;
     mean.recompute_tax += m.recompute_tax / n;
+    mean.end_s += m.end_s / n;
     mean.device_busy += m.device_busy / n, mean.kv_used += m.kv_used / n;
   }
   mean.longest_pause.max = longest;

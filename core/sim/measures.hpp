@@ -30,6 +30,7 @@ struct Measures {
   double preemptions = 0, swaps_out_gb = 0, swaps_in_gb = 0;  ///< per run; gigabytes
   double recompute_tax = 0;           ///< prompt tokens computed again, over all that were computed
   double device_busy = 0;             ///< fraction of the time
+  double end_s = 0;                   ///< when the last request was done
   double kv_used = 0;                 ///< fraction, mean over time
 };
 

@@ -29,6 +29,7 @@ json::object to_object(const Measures &m) {
           {"swapped_out_gb", m.swaps_out_gb},
           {"swapped_in_gb", m.swaps_in_gb},
           {"recompute_tax", m.recompute_tax},
+          {"end_s", m.end_s},
           {"device_busy", m.device_busy},
           {"kv_used", m.kv_used},
           {"by_output_decile", deciles}};

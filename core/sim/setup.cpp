@@ -16,7 +16,7 @@ uint32_t host_blocks(const Setup &setup) {
 }
 
 uint32_t watermark_blocks(const Setup &setup) {
-  return setup.engine.watermark_blocks.value_or(std::min(setup.engine.max_seqs, kv_blocks(setup) / 16));
+  return setup.engine.watermark_blocks.value_or((kv_blocks(setup) * 2 + 99) / 100);
 }
 
 void check_setup(const Setup &setup, std::vector<config::Problem> &problems) {

@@ -49,6 +49,7 @@ enum class Overlap : uint8_t {
 struct Device {
   StepConstants step;
   std::string step_table;          ///< CSV n_tokens,context_tokens,us instead of the constants; empty = none
+  uint64_t between_steps_ps = 0;   ///< what the host needs; added to every step, whatever the model of it
   std::vector<std::string> bench;  ///< outputs of `sluice bench --json` to fit the constants to
   uint64_t kv_tokens = 0;
   uint32_t block_size = 16;
@@ -63,7 +64,7 @@ struct EngineSetup {
   uint32_t max_seqs = 16, token_budget = 2048;
   uint32_t max_live = 16384;       ///< requests that the engine knows of; more wait outside, in order
   uint32_t waiting_window = 256;
-  std::optional<uint32_t> watermark_blocks;  ///< unset = as the server: one per seat, at most a sixteenth
+  std::optional<uint32_t> watermark_blocks;  ///< unset = 2 % of the blocks, as the server
   bool prefix_cache = false;
 };
 

@@ -60,6 +60,7 @@ void read_device(TableReader &in, const std::string &file, Device &device) {
   read_picoseconds(in, "token_us", device.step.token_ps);
   read_picoseconds(in, "base_us", device.step.base_ps);
   read_picoseconds(in, "context_token_us", device.step.context_ps);
+  read_picoseconds(in, "between_steps_us", device.between_steps_ps);
   in.read("step_table", device.step_table);
   if (!device.step_table.empty()) device.step_table = beside(file, device.step_table);
   in.read("bench", device.bench);

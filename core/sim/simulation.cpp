@@ -26,6 +26,10 @@ engine::EngineLimits limits_of(const Setup &setup) {
   limits.block_size = setup.device.block_size;
   limits.kv_blocks = kv_blocks(setup);
   limits.watermark_blocks = watermark_blocks(setup);
+  limits.host_blocks = host_blocks(setup);
+  limits.bytes_per_block = setup.device.bytes_per_token * setup.device.block_size;
+  const auto bytes_per_s = static_cast<double>(setup.device.transfer_bytes_per_s);
+  limits.swap_rates = {bytes_per_s, bytes_per_s};
   limits.prefix_cache = setup.engine.prefix_cache;
   return limits;
 }
@@ -79,7 +83,7 @@ class Simulation {
         if (auto r = check_ledger(); !r) return r;
       if (n_steps % kProgressSteps == 0 && progress_) progress_(n_finished_);
       const uint64_t before = clock_.now_ns();
-      if (outcome == StepOutcome::kIdle) pass_time();
+      if (outcome == StepOutcome::kIdle) pass_time();  // else it waited, for a step or a transfer
       idle = outcome == StepOutcome::kIdle && clock_.now_ns() == before ? idle + 1 : 0;
       if (idle > kMostIdleSteps)
         return Error{Code::kInternal,

@@ -26,6 +26,7 @@ double between(double x, double x0, double y0, double x1, double y1) { return y0
 
 Result<StepModel> StepModel::create(const Device &device) {
   StepModel model;
+  model.between_steps_ns_ = device.between_steps_ps / 1000;
   if (!device.step_table.empty()) {
     if (auto r = model.read_table(device.step_table); !r) return r.error();
     model.description_ = "table " + device.step_table;
@@ -46,10 +47,10 @@ Result<StepModel> StepModel::create(const Device &device) {
 }
 
 uint64_t StepModel::ns(uint32_t tokens, uint64_t context_tokens) const {
-  if (!rows_.empty()) return static_cast<uint64_t>(table_us(tokens, static_cast<double>(context_tokens)) * 1000);
+  if (!rows_.empty()) return static_cast<uint64_t>(table_us(tokens, static_cast<double>(context_tokens)) * 1000) + between_steps_ns_;
   const uint64_t ps = std::max(constants_.floor_ps, constants_.token_ps * tokens) + constants_.base_ps +
                       constants_.context_ps * context_tokens;
-  return ps / 1000;
+  return ps / 1000 + between_steps_ns_;
 }
 
 Result<> StepModel::read_table(const std::string &path) {

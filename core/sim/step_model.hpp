@@ -33,6 +33,7 @@ class StepModel {
   double table_us(double tokens, double context_tokens) const;
 
   StepConstants constants_;
+  uint64_t between_steps_ns_ = 0;
   std::vector<Row> rows_;  // ascending in tokens; empty = constants
   std::string description_;
 };
