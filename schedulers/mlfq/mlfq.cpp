@@ -16,7 +16,7 @@ constexpr sluice_config_field kFields[] = {
     f64_field("host_watermark", "part of the host space below which nobody new begins", "0.1", 0, 1, SLUICE_CFGF_HOT),
     f64_field("min_length_cv", "below this variation of output lengths the order is first come, first served", "0.85",
               0, 100, SLUICE_CFGF_HOT),
-    i64_field("length_window", "answers over which that variation is taken", "2000", 8, 1 << 20),
+    i64_field("length_window", "answers over which that variation is taken; before that many have ended feedback is on", "2000", 8, 1 << 20),
     i64_field("max_chunk", "while first come, first served: most prompt tokens that one sequence feeds in a step; "
                            "0 = what the token budget leaves", "0", 0, 1 << 20, SLUICE_CFGF_HOT)};
 }  // namespace

@@ -146,23 +146,24 @@ void Policy::choose(const View &step) {
       const sluice_seq_ref r = take_fresh ? fresh : begun;
       (take_fresh ? fresh : begun) = levels_.next(r);
       ++looked_at_;
-      const bool has_claim = claims_.size() < seats;
+      const bool is_seated = claims_.size() < seats;
       switch (table_.state[r]) {
         case SLUICE_SEQ_RESIDENT:
           ++seen;
           if (table_.pending[r] == 0) break;
           ++residents;
-          (has_claim ? claims_ : spares_).push_back(r);
+          if (is_seated) claim(r);
+          else spares_.push_back(r);
           break;
         case SLUICE_SEQ_WAITING:
-          if (table_.pending[r] > 0 && has_claim) claims_.push_back(r);
+          if (table_.pending[r] > 0 && is_seated) claim(r);
           break;
         case SLUICE_SEQ_SWAPPED:
-          if (has_claim) claims_.push_back(r);
+          if (is_seated) claim(r);
           else if (ahead_.size() < seats) ahead_.push_back(r);
           break;
         case SLUICE_SEQ_MOVING_IN:
-          if (has_claim) claims_.push_back(r);
+          if (is_seated) claim(r);
           break;
         case SLUICE_SEQ_BLOCKED:
           levels_.park(r);
@@ -193,12 +194,12 @@ bool Policy::make_room(const View &step, sluice_seq_ref for_ref, uint64_t blocks
     if (!givers_ranked_) rank_givers(step);
     if (next_giver_ == givers_.size()) return false;
     const sluice_seq_ref r = givers_[next_giver_];
-    const bool yields = who == Yield::kLowerLevels ? levels_.at(r).level > levels_.at(for_ref).level
-                                                   : is_before(for_ref, r);
-    if (!yields) return false;
+    if (!is_before(for_ref, r)) return false;
+    // Who has a claim of its own yields to a higher level only, else two of one level would chase each other.
+    const bool yields = who == Yield::kWhoeverIsBehind || levels_.at(r).level > levels_.at(for_ref).level || !has_claim(r);
     const bool can = (table_.flags[r] & SLUICE_SEQF_NO_PREEMPT) == 0 && table_.exclusive_blocks[r] > 0;
     const bool fits_host = can_swap_ && room.host_blocks >= table_.device_blocks[r];
-    if (can && !fits_host && guarded()) return false;  // guard 5
+    if (!yields || (can && !fits_host && guarded())) return false;  // guard 5
     ++next_giver_;
     if (!can) continue;
     if (fate(r) == Fate::kRuns) --room.runners;
@@ -220,7 +221,7 @@ bool Policy::seat_resident(const View &step, sluice_seq_ref r, Room &room) {
 bool Policy::seat_waiting(const View &step, sluice_seq_ref r, Room &room) {
   const bool is_alone = step.v.n_resident + step.v.n_swapped + step.v.n_moving == 0 && room.runners == 0;
   const uint64_t need = step.blocks_for(r, table_.pending[r]);
-  if (!make_room(step, r, need + (is_alone ? 0 : step.v.watermark), Yield::kLowerLevels, room)) return false;
+  if (!make_room(step, r, need + (is_alone ? 0 : step.v.watermark), Yield::kUnlessClaimed, room)) return false;
   room.device_blocks -= std::min(need, room.device_blocks);
   return true;
 }
@@ -230,7 +231,7 @@ bool Policy::bring_in(const View &step, sluice_seq_ref r, Room &room, bool evict
   const double bytes = static_cast<double>(blocks) * static_cast<double>(step.v.bytes_per_block);
   if (guarded() && bytes > room.swap_in_bytes && !room.may_exceed_bytes) return false;  // guard 4
   const uint64_t need = blocks + step.v.watermark;
-  if (evict ? !make_room(step, r, need, Yield::kLowerLevels, room) : room.device_blocks < need) return false;
+  if (evict ? !make_room(step, r, need, Yield::kUnlessClaimed, room) : room.device_blocks < need) return false;
   room.device_blocks -= std::min(blocks, room.device_blocks);
   room.swap_in_bytes -= bytes;
   room.may_exceed_bytes = false;

@@ -49,6 +49,7 @@ class Policy final : public Scheduler {
   struct Mark {  // valid for the plan `stamp`
     uint32_t stamp = 0;
     Fate fate = Fate::kNothing;
+    bool has_claim = false;
   };
   /// Blocks and bytes while a plan is made.
   struct Room {
@@ -78,7 +79,7 @@ class Policy final : public Scheduler {
   bool seat_resident(const View &step, sluice_seq_ref ref, Room &room);
   bool seat_waiting(const View &step, sluice_seq_ref ref, Room &room);
   bool bring_in(const View &step, sluice_seq_ref ref, Room &room, bool evict);
-  enum class Yield : uint8_t { kLowerLevels, kWhoeverIsBehind };
+  enum class Yield : uint8_t { kUnlessClaimed, kWhoeverIsBehind };
   bool make_room(const View &step, sluice_seq_ref for_ref, uint64_t blocks, Yield who, Room &room);
   void rank_givers(const View &step);
   bool is_before(sluice_seq_ref a, sluice_seq_ref b) const;
@@ -87,7 +88,12 @@ class Policy final : public Scheduler {
   void run_prompt(const View &step, sluice_seq_ref ref, Batch &batch, Plan &out);
 
   Fate fate(sluice_seq_ref ref) const { return marks_[ref].stamp == stamp_ ? marks_[ref].fate : Fate::kNothing; }
-  void set_fate(sluice_seq_ref ref, Fate fate) { marks_[ref] = {stamp_, fate}; }
+  void set_fate(sluice_seq_ref ref, Fate fate) { marks_[ref] = {stamp_, fate, has_claim(ref)}; }
+  bool has_claim(sluice_seq_ref ref) const { return marks_[ref].stamp == stamp_ && marks_[ref].has_claim; }
+  void claim(sluice_seq_ref ref) {
+    claims_.push_back(ref);
+    marks_[ref] = {stamp_, Fate::kNothing, true};
+  }
 
   const sluice_sched_table &table_;
   const sluice_sched_host &host_;

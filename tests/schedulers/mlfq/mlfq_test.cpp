@@ -173,10 +173,12 @@ TEST(Mlfq, FeedbackIsOffWhileOutputLengthsAreAlike) {
   const auto old = w.resident(*p, 32, 25);
   const auto fresh = w.waiting(*p, 20);
   EXPECT_TRUE(runs(w.plan(*p), fresh)) << "nothing is known yet";
-  for (int i = 0; i < 30; ++i) w.finish(*p, w.resident(*p, 16), 100);
+  for (int i = 0; i < 99; ++i) w.finish(*p, w.resident(*p, 16), 100);
+  EXPECT_TRUE(p->is_feedback_on()) << "too few to tell";
+  w.finish(*p, w.resident(*p, 16), 100);
   EXPECT_FALSE(p->is_feedback_on());
   EXPECT_TRUE(runs(w.plan(*p), old)) << "as first come, first served has it";
-  for (int i = 0; i < 100; ++i) w.finish(*p, w.resident(*p, 16), i % 10 == 0 ? 1000 : 10);
+  for (int i = 0; i < 200; ++i) w.finish(*p, w.resident(*p, 16), i % 10 == 0 ? 1000 : 10);
   EXPECT_TRUE(p->is_feedback_on());
   EXPECT_TRUE(runs(w.plan(*p), fresh));
 }
