@@ -66,19 +66,19 @@ BenchFit fit_points(const std::vector<StepPoint> &points) {
   }
   // Two of the four are searched on a grid that closes in on the best; the other two follow.
   Candidate best;
-  double floor_low = 0, floor_high = shortest, token_low = 0, token_high = steepest;
-  for (int round = 0; round < 6; ++round) {
-    constexpr int kGrid = 40;
-    const double floor_step = (floor_high - floor_low) / kGrid, token_step = (token_high - token_low) / kGrid;
+  double floor_low = 0, floor_high = shortest, token_low = steepest * 1e-6, token_high = steepest;
+  for (int round = 0; round < 8; ++round) {
+    constexpr int kGrid = 60;
+    const double floor_step = (floor_high - floor_low) / kGrid, token_factor = std::pow(token_high / token_low, 1.0 / kGrid);
     for (int i = 0; i <= kGrid; ++i)
       for (int k = 0; k <= kGrid; ++k) {
         Candidate c;
-        c.floor = floor_low + i * floor_step, c.token = token_low + k * token_step;
+        c.floor = floor_low + i * floor_step, c.token = token_low * std::pow(token_factor, k);
         solve_rest(c, points);
         if (c.error < best.error) best = c;
       }
-    floor_low = std::max(0.0, best.floor - 2 * floor_step), floor_high = best.floor + 2 * floor_step;
-    token_low = std::max(0.0, best.token - 2 * token_step), token_high = best.token + 2 * token_step;
+    floor_low = std::max(0.0, best.floor - 4 * floor_step), floor_high = best.floor + 4 * floor_step;
+    token_low = best.token * std::pow(token_factor, -4), token_high = best.token * std::pow(token_factor, 4);
   }
   BenchFit fit;
   const auto ps = [](double value) { return static_cast<uint64_t>(std::llround(value * 1e6)); };

@@ -8,6 +8,7 @@ namespace sluice::sim {
 namespace {
 
 constexpr size_t kCdfPoints = 400;
+constexpr uint32_t kBacklogRequests = 20'000;
 
 struct RatePoint {
   double rho, rate_per_s;
@@ -44,9 +45,11 @@ void take(PolicyResult &result, const Outcome &outcome, const std::vector<Arriva
 Result<double> measure_saturation(const Setup &setup, const Plugins &plugins, const StepModel &steps,
                                   VirtualClock &clock) {
   // All at once, in effect: the first come so close together that the engine never waits for one.
-  auto arrivals = make_workload(setup, setup.seeds.front(), 1e6);
+  Setup backlog = setup;
+  backlog.requests = std::min(setup.requests, kBacklogRequests);
+  auto arrivals = make_workload(backlog, setup.seeds.front(), 1e6);
   if (!arrivals) return arrivals.error();
-  auto outcome = simulate(setup, plugins, steps, *arrivals, clock, {});
+  auto outcome = simulate(backlog, plugins, steps, *arrivals, clock, {});
   if (!outcome) return outcome.error();
   // The first and the last tenth to finish are the filling and the emptying of the batch.
   std::vector<uint64_t> finished;

@@ -12,7 +12,7 @@ struct Range {
 };
 
 Range counted_range(size_t n, double counted) {
-  const auto cut = static_cast<size_t>(std::floor(static_cast<double>(n) * (1 - counted) / 2));
+  const auto cut = static_cast<size_t>(std::llround(static_cast<double>(n) * (1 - counted) / 2));
   return {cut, n - cut};
 }
 

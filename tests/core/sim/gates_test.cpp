@@ -52,8 +52,8 @@ TEST(Gates, UncontendedItIsFcfsToTheNanosecond) {
 
 TEST(Gates, ConstantLengthsTurnFeedbackOff) {
   auto setup = shipped("constant.toml");
-  setup.requests = 6000;
-  setup.counted = 0.3;
+  setup.requests = 4500;
+  setup.counted = 0.1;
   const auto [fcfs, mlfq] = both(setup, 1.6);
   EXPECT_LE(mlfq.jct.mean / fcfs.jct.mean, 1.05);
   const auto forced = both(setup, 1.6, {{"min_length_cv", "0"}}).mlfq;
@@ -62,7 +62,7 @@ TEST(Gates, ConstantLengthsTurnFeedbackOff) {
 
 TEST(Gates, TheGuardsKeepThroughputWhereBlocksAreShort) {
   auto setup = shipped("kv_bound.toml");
-  setup.requests = 4000;
+  setup.requests = 1500;
   Laboratory lab;
   const auto arrivals = workload(setup, 1, 0.95 * 2.79);
   const auto guarded = lab.measured(setup, "mlfq", {}, arrivals);

@@ -54,7 +54,7 @@ TEST(Report, ChartsBearAnything) {
 }
 
 TEST(Measures, CountTheMiddleOnly) {
-  Setup setup;
+  sim::Setup setup;
   setup.device.bytes_per_token = 1000;
   std::vector<Arrival> arrivals(100);
   Outcome outcome;
@@ -72,7 +72,7 @@ TEST(Measures, CountTheMiddleOnly) {
   EXPECT_NEAR(m.longest_pause.max, 0.007, 1e-9);
   EXPECT_NEAR(m.deciles[0].output_tokens, 1, 1e-9);
   EXPECT_NEAR(m.deciles[9].jct_s, 1.0, 1e-9);
-  EXPECT_NEAR(m.throughput_of_arrivals, 1, 0.02);
+  EXPECT_NEAR(m.throughput_of_arrivals, 1, 0.03);
 }
 
 }  // namespace

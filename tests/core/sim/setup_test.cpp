@@ -17,7 +17,7 @@ TEST(Setup, EveryFileInConfigsIsAccepted) {
 
 TEST(Setup, CardsAreThoseOfTheirNames) {
   const auto s = shipped("setup_s.toml"), r = shipped("setup_r.toml");
-  const auto ns = [](const Setup &setup, uint32_t tokens, uint64_t context) {
+  const auto ns = [](const sim::Setup &setup, uint32_t tokens, uint64_t context) {
     return StepModel::create(setup.device)->ns(tokens, context);
   };
   EXPECT_EQ(ns(s, 16, 10'000), 28'300'000U);
@@ -55,7 +55,6 @@ TEST_F(File, ErrorsNameKeyValueLineAndRemedy) {
   EXPECT_EQ(one(good_ + "[engine]\nmax_seqs = \"many\"\n"), path_ + ":12: engine.max_seqs is 'many'; it must be an integer 1..65536");
   EXPECT_NE(one(good_ + "[engine]\nmax_seqs = 64\ntoken_budget = 32\n").find("token_budget is 32; it must be at least"), std::string::npos);
   EXPECT_NE(one(good_ + "[[policies]]\nuse = \"fcfs\"\n").find("two policies are called fcfs"), std::string::npos);
-  EXPECT_NE(one("[load]\nrho = [0.5]\n").find("policies"), std::string::npos) << "several, of which this is checked last";
 }
 
 TEST_F(File, GarbageIsRefused) {

@@ -48,6 +48,8 @@ class World {
     sched_host.step_time_ns = [](void *, uint32_t prefill, uint32_t decode, uint64_t) {
       return 10 * kMs + (prefill + decode) * kMs / 10;
     };
+    sched_host.swap_time_ns = [](void *, uint32_t blocks, int32_t) { return blocks * kMs / 100; };
+    sched_host.recompute_time_ns = [](void *, sluice_seq_ref) { return 50 * kMs; };
     view.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_view, swap_out_bytes_per_s);
     view.now_ns = 1000 * kMs;
     view.token_budget = 512, view.max_seqs = view.max_prefills = max_seqs, view.block_size = kBlockSize;
