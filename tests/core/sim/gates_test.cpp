@@ -52,11 +52,10 @@ TEST(Gates, UncontendedItIsFcfsToTheNanosecond) {
 
 TEST(Gates, ConstantLengthsTurnFeedbackOff) {
   auto setup = shipped("constant.toml");
-  setup.requests = 4500;
-  setup.counted = 0.1;
-  const auto [fcfs, mlfq] = both(setup, 1.6);
+  setup.requests = 3000;
+  const auto [fcfs, mlfq] = both(setup, 1.7, {{"length_window", "200"}});
   EXPECT_LE(mlfq.jct.mean / fcfs.jct.mean, 1.05);
-  const auto forced = both(setup, 1.6, {{"min_length_cv", "0"}}).mlfq;
+  const auto forced = both(setup, 1.7, {{"min_length_cv", "0"}}).mlfq;
   EXPECT_GT(forced.jct.mean / fcfs.jct.mean, 1.1) << "what the guard spares them";
 }
 

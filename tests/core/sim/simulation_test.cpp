@@ -6,18 +6,18 @@ namespace {
 /// One seat and constant service: Pollaczek and Khinchine say what waiting must be.
 TEST(Simulation, AgreesWithTheFormulaForASingleServer) {
   sim::Setup setup;
-  setup.requests = 20'000;
+  setup.requests = 40'000;
   setup.lengths.input = {{1, 10, 0}};
-  setup.lengths.output = {{1, 20, 0}};
+  setup.lengths.output = {{1, 5, 0}};
   setup.device.kv_tokens = 1600;
-  setup.device.step.floor_ps = 1'000'000'000;  // 1 ms, so a request takes 20
+  setup.device.step.floor_ps = 1'000'000'000;  // 1 ms, so a request takes 5
   setup.engine.max_seqs = 1;
   Laboratory lab;
-  for (const double rho : {0.5, 0.8}) {
-    const auto m = lab.measured(setup, "fcfs", {}, workload(setup, 2, rho / 0.020));
-    const double wait_s = rho * 0.020 / (2 * (1 - rho));
-    EXPECT_NEAR(m.ttft.mean, wait_s + 0.001, 0.08 * wait_s) << rho;
-    EXPECT_NEAR(m.jct.mean, wait_s + 0.020, 0.08 * wait_s) << rho;
+  for (const double rho : {0.3, 0.6}) {
+    const auto m = lab.measured(setup, "fcfs", {}, workload(setup, 2, rho / 0.005));
+    const double wait_s = rho * 0.005 / (2 * (1 - rho));
+    EXPECT_NEAR(m.ttft.mean, wait_s + 0.001, 0.05 * wait_s) << rho;
+    EXPECT_NEAR(m.jct.mean, wait_s + 0.005, 0.05 * wait_s) << rho;
     EXPECT_NEAR(m.device_busy, rho, 0.01) << rho;
   }
 }
