@@ -6,6 +6,8 @@
 namespace sluice::sim {
 namespace {
 
+constexpr uint32_t kReadEvery = 16;  // tokens of an answer, so that channels stay small and in the cache
+
 /// Only so that the SDK can make the table of calls: the simulation makes its models itself.
 struct NoBackend final : sdk::Backend {
   NoBackend(const sluice_host_api &, const sdk::Config &, const sluice_backend_open &) {}
@@ -39,7 +41,7 @@ void SimulatedModel::start(const std::vector<Arrival> &arrivals, std::vector<Ser
   last_ticket_ = 0;
   for (auto &step : steps_in_flight_) step.ticket = 0;
   transfers_.clear();
-  finished_.clear();
+  to_read_.clear();
   leaves_at_ns_.assign(device_blocks_, 0);
   device_idle_ns_ = out_idle_ns_ = in_idle_ns_ = busy_ns_ = computed_tokens_ = swapped_out_ = swapped_in_ = 0;
 }
@@ -175,9 +177,9 @@ void SimulatedModel::note_tokens(const Step &step) {
     else
       served.longest_gap_ns = std::max(served.longest_gap_ns, now - served.last_ns);
     served.last_ns = now;
-    if (step.token[r] != kEndToken) continue;
-    served.finish_ns = now;
-    finished_.push_back(step.request[r]);
+    const bool ends = step.token[r] == kEndToken;
+    if (ends) served.finish_ns = now;
+    if (ends || served.tokens % kReadEvery == 0) to_read_.push_back(step.request[r]);
   }
 }
 

@@ -40,7 +40,8 @@ class SimulatedModel final : public sdk::Model {
 
   /// When the next transfer that is under way ends; 0 = none.
   uint64_t next_transfer_end_ns() const;
-  std::vector<uint32_t> &finished() { return finished_; }  ///< requests that got their last token; the reader empties it
+  /// Requests that got their last token, or so many that somebody should read them; the reader empties it.
+  std::vector<uint32_t> &to_read() { return to_read_; }
   uint64_t busy_ns() const { return busy_ns_; }  ///< steps, and waiting for transfers
   uint64_t computed_tokens() const { return computed_tokens_; }
   uint64_t swapped_out_blocks() const { return swapped_out_; }
@@ -81,7 +82,7 @@ class SimulatedModel final : public sdk::Model {
   const double block_ns_;  ///< transfer of one block
   const std::vector<Arrival> *arrivals_ = nullptr;
   std::vector<Served> *served_ = nullptr;
-  std::vector<uint32_t> finished_;
+  std::vector<uint32_t> to_read_;
   sluice_ticket last_ticket_ = 0;
   Step steps_in_flight_[2];
   std::vector<Transfer> transfers_;       ///< that may not have ended, by ticket

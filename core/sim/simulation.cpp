@@ -41,6 +41,8 @@ class Simulation {
       : setup_(setup), arrivals_(arrivals), clock_(clock), progress_(progress), device_(setup, steps, clock) {
     clock_.restart();
     out_.served.resize(arrivals.size());
+    received_.resize(arrivals.size());
+    channels_.resize(arrivals.size());
     device_.start(arrivals_, out_.served);
     const uint64_t last = arrivals.empty() ? 0 : arrivals.back().at_ns;
     moment_every_ns_ = std::max<uint64_t>(1, last / kMoments);
@@ -77,7 +79,7 @@ class Simulation {
       if (auto r = admit(); !r) return r;
       const auto outcome = core_->step(std::numeric_limits<uint64_t>::max());
       ++n_steps;
-      if (auto r = settle_finished(); !r) return r;
+      if (auto r = read_channels(); !r) return r;
       look_around();
       if (setup_.audit_every != 0 && n_steps % setup_.audit_every == 0)
         if (auto r = check_ledger(); !r) return r;
@@ -120,7 +122,6 @@ class Simulation {
     request->max_new = longest - arrival.input;  // all that is known of the answer's length
     request->stop_tokens = {SimulatedModel::kEndToken};
     request->arrival_ns = std::max<uint64_t>(1, arrival.at_ns);
-    channels_.resize(std::max<size_t>(channels_.size(), index + 1));
     request->events = channels_[index] =
         std::make_shared<request::EventChannel>(nullptr, std::numeric_limits<size_t>::max());
     return request;
@@ -155,19 +156,24 @@ class Simulation {
                  fmt::format("the ledger is wrong at {:.3f} s: {}", static_cast<double>(clock_.now_ns()) * 1e-9, wrong), {}};
   }
 
-  /// Whoever has its last token must have got one event for each, and one end.
-  Result<> settle_finished() {
-    for (const uint32_t i : device_.finished()) {
+  /// As a client would: takes what has come, which must be as many events as tokens, and one end.
+  Result<> read_channels() {
+    for (const uint32_t i : device_.to_read()) {
       channels_[i]->drain(events_);
-      const bool whole = events_.size() == arrivals_[i].output && events_.back().finish == request::FinishReason::kStop;
+      received_[i] += static_cast<uint32_t>(events_.size());
+      const auto finish = events_.empty() ? request::FinishReason::kNone : events_.back().finish;
+      const bool is_done = out_.served[i].finish_ns != 0;
+      const bool whole = received_[i] == out_.served[i].tokens && (!is_done || received_[i] == arrivals_[i].output) &&
+                         finish == (is_done ? request::FinishReason::kStop : request::FinishReason::kNone);
       if (!whole)
         return Error{Code::kInternal,
-                     fmt::format("request {} got {} of {} tokens{}", i, events_.size(), arrivals_[i].output,
+                     fmt::format("request {} received {} of {} tokens{}", i, received_[i], arrivals_[i].output,
                                  !events_.empty() && events_.back().error ? ": " + events_.back().error->message : ""), {}};
+      if (!is_done) continue;
       channels_[i].reset();
       ++n_finished_;
     }
-    device_.finished().clear();
+    device_.to_read().clear();
     return {};
   }
 
@@ -196,6 +202,7 @@ class Simulation {
   std::unique_ptr<EngineCore> core_;
   std::vector<std::shared_ptr<request::EventChannel>> channels_;
   std::vector<request::Event> events_;
+  std::vector<uint32_t> received_;  ///< by request
   uint32_t n_finished_ = 0;
   uint32_t next_ = 0;     ///< the first that has not entered
   uint32_t arrived_ = 0;  ///< the first that has not arrived, as of the last look
