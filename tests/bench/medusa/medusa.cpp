@@ -6,10 +6,13 @@
 //   endless    1 + the sum over the tree's nodes of the product of that kind's own accuracies
 //   predicted  the same for answers as long as these are, whose last step can be cut short
 //   measured   output tokens per step of the same prompts
+//   dynamic    the same with `tree = "dynamic"`, which nothing here predicts
+//   speed      CPU time of plain decoding over that with the tree, and over that with the dynamic one; one thread, prompts
+//              included, the medians of --rounds runs in turns
 // and the `accuracy` lines for a configuration. The two runs give the same tokens, or it says so and fails.
 //
 //   build/release/tests/bench/medusa/medusa_bench [--backend cpu] [--nodes 24] [--prompts 20] [--tokens 160]
-//                                                 [--temperature 0]
+//                                                 [--temperature 0] [--rounds 5]
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -118,12 +121,25 @@ double predict(const std::vector<double> &reach, const std::vector<Tokens> &answ
   return n_tokens / n_steps;
 }
 
+/// CPU time of the first over that of the others; each the median of its rounds.
+std::pair<double, double> compare_speed(const Decoding &plain, const Decoding &one, const Decoding &other,
+                                        const std::vector<Tokens> &prompts, size_t n_rounds) {
+  std::vector<double> times[3];
+  for (size_t round = 0; round < n_rounds; ++round) {
+    const Decoding *hows[] = {&plain, &one, &other};
+    for (size_t i = 0; i < 3; ++i) times[i].push_back(decode(*hows[i], prompts).cpu_seconds);
+  }
+  for (auto &t : times) std::sort(t.begin(), t.end());
+  const size_t middle = n_rounds / 2;
+  return n_rounds == 0 ? std::pair(0.0, 0.0) : std::pair(times[0][middle] / times[1][middle], times[0][middle] / times[2][middle]);
+}
+
 }  // namespace
 
 int run(int argc, char **argv) {
   Decoding how;
   how.max_new = 160;
-  size_t n_prompts = 20, n_nodes = 24;
+  size_t n_prompts = 20, n_nodes = 24, n_rounds = 5;
   std::string temperature = "0";
   CLI::App app("Medusa heads of the shipped model: tokens per step, predicted and measured");
   app.add_option("--backend", how.backend, "cpu or reference");
@@ -131,6 +147,7 @@ int run(int argc, char **argv) {
   app.add_option("--prompts", n_prompts, "of each kind, at most");
   app.add_option("--tokens", how.max_new, "output tokens, at most");
   app.add_option("--temperature", temperature, "of both runs, seeded alike");
+  app.add_option("--rounds", n_rounds, "runs whose time is taken");
   CLI11_PARSE(app, argc, argv);
   const ShippedModel model = ShippedModel::find();
   if (!model.exists) return std::fprintf(stderr, "no model with heads at %s\n", model.target.c_str()), 2;
@@ -154,24 +171,28 @@ int run(int argc, char **argv) {
   Decoding medusa = how;
   medusa.decoder = "medusa";
   medusa.decoder_options = {{"accuracy", lines}, {"max_nodes", std::to_string(n_nodes)}, {"adaptive", "false"}};
+  Decoding dynamic = medusa;
+  dynamic.decoder_options = {{"tree", "dynamic"}, {"max_nodes", std::to_string(n_nodes)}, {"adaptive", "false"}};
 
   fmt::print("backend {}, {} nodes, temperature {}, up to {} prompts of a kind, {} tokens each\n\n", how.backend, n_nodes,
              temperature, n_prompts, how.max_new);
-  fmt::print("{:8} {:>7} {:>7} {:>26} {:>8} {:>10} {:>9} {:>6}\n", "kind", "prompts", "tokens", "best guess of a head right",
-             "endless", "predicted", "measured", "ratio");
+  fmt::print("{:8} {:>7} {:>7} {:>26} {:>8} {:>10} {:>9} {:>6} {:>8} {:>11}\n", "kind", "prompts", "tokens", "best guess of a head right",
+             "endless", "predicted", "measured", "ratio", "dynamic", "speed");
   bool same = true;
   for (const Kind &kind : kinds) {
-    const Decoded is = decode(medusa, kind.prompts);
-    if (!is.failure.empty()) return std::fprintf(stderr, "%s\n", is.failure.c_str()), 1;
-    same &= is.answers == kind.plain.answers;
+    const Decoded is = decode(medusa, kind.prompts), live = decode(dynamic, kind.prompts);
+    if (!is.failure.empty() || !live.failure.empty())
+      return std::fprintf(stderr, "%s%s\n", is.failure.c_str(), live.failure.c_str()), 1;
+    same &= is.answers == kind.plain.answers && live.answers == kind.plain.answers;
     std::string heads;
     for (size_t h = 0; h < kind.accuracy.asked.size(); ++h) heads += fmt::format(" {:.2f}", kind.accuracy.share(h, 0));
+    const auto speeds = compare_speed(how, medusa, dynamic, kind.prompts, n_rounds);
     const std::vector<double> reach = reached(together, kind.accuracy, n_nodes);
     double endless = 0;
     for (const double r : reach) endless += r;
     const double predicted = predict(reach, kind.plain.answers), measured = is.tokens_per_step();
-    fmt::print("{:8} {:7} {:7} {:>26} {:8.3f} {:10.3f} {:9.3f} {:6.2f}\n", kind.name, kind.prompts.size(), is.stats.output_tokens,
-               heads, endless, predicted, measured, measured / predicted);
+    fmt::print("{:8} {:7} {:7} {:>26} {:8.3f} {:10.3f} {:9.3f} {:6.2f} {:8.3f} {:>5.2f} {:>5.2f}\n", kind.name, kind.prompts.size(), is.stats.output_tokens,
+               heads, endless, predicted, measured, measured / predicted, live.tokens_per_step(), speeds.first, speeds.second);
   }
   fmt::print("\ntokens are those of plain decoding: {}\n\naccuracy = [\n", same ? "yes" : "NO");
   for (const std::string &line : together.lines()) fmt::print("  \"{}\",\n", line);

@@ -1,6 +1,7 @@
 #include "tests/plugins/decoders/medusa/decoding.hpp"
 
 #include <sluice/abi/kinds/backend.h>
+#include <time.h>
 
 #include <boost/json.hpp>
 #include <cstring>
@@ -162,6 +163,12 @@ struct Made {
   }
 };
 
+double thread_seconds() {
+  timespec t{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 std::shared_ptr<request::Request> make_request(const Decoding &how, const Tokens &prompt, size_t i) {
   auto r = std::make_shared<request::Request>();
   r->id = i + 1, r->prompt = prompt, r->max_new = how.max_new, r->seed = 1000 * i;
@@ -221,6 +228,7 @@ Decoded decode(const Decoding &how, const std::vector<Tokens> &prompts) {
   std::vector<std::shared_ptr<request::Request>> requests;
   for (size_t i = 0; i < prompts.size(); ++i) requests.push_back(make_request(how, prompts[i], i));
   size_t next = 0;
+  const double began = thread_seconds();
   while (out.failure.empty() && (next < requests.size() || (*core)->live() > 0)) {
     while (next < requests.size() && (*core)->live() < how.company)
       if (auto r = (*core)->submit(requests[next++]); !r) out.failure = r.error().message;
@@ -228,6 +236,7 @@ Decoded decode(const Decoding &how, const std::vector<Tokens> &prompts) {
     host.clock.advance_ns(1'000'000);
     if (std::string wrong = (*core)->audit(); !wrong.empty()) out.failure = wrong;
   }
+  out.cpu_seconds = thread_seconds() - began;
   for (const auto &r : requests) {
     std::vector<request::Event> events;
     r->events->drain(events);

@@ -25,6 +25,7 @@ struct Decoding {
 struct Decoded {
   std::vector<Tokens> answers;  ///< output, per prompt
   request::GeneratorStats stats;
+  double cpu_seconds = 0;  ///< of all steps; one thread does everything
   std::string failure;
   /// Output tokens per step behind the one that ends the prompt; for company 1 and prompts of one step.
   double tokens_per_step() const {

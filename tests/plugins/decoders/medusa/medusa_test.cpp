@@ -56,6 +56,8 @@ class Decoder {
   }
   std::string refusal() const { return decoder_ == nullptr ? status_.text() : ""; }
   const sluice_decoder_needs &needs() const { return needs_; }
+  /// What the heads of every sequence say of their guesses; -1 each when this is not called.
+  void believe(const std::vector<float> &of_guesses) { believed_ = of_guesses; }
 
   /// One tree per budget. unknown  guesses that the heads do not give
   std::vector<Drafted> draft(std::vector<uint32_t> budgets, const std::set<int> &unknown = {}) {
@@ -68,10 +70,12 @@ class Decoder {
     std::vector<int32_t> ids;
     for (uint32_t i = 0; i < n; ++i)
       for (uint32_t id = 1; id <= kHeads * kTop; ++id) ids.push_back(unknown.count(static_cast<int>(id)) != 0 ? -1 : static_cast<int32_t>(id));
+    std::vector<float> logprobs;
+    for (uint32_t i = 0; i < n; ++i) logprobs.insert(logprobs.end(), believed_.begin(), believed_.end());
     sluice_draft_in in{};
     in.struct_size = SLUICE_SIZE_THROUGH(sluice_draft_in, head_top);
     in.n_seqs = n, in.seq = seqs.data(), in.budget = budgets.data();
-    in.n_heads = kHeads, in.head_top = kTop, in.head_ids = ids.data();
+    in.n_heads = kHeads, in.head_top = kTop, in.head_ids = ids.data(), in.head_logprobs = logprobs.data();
     const uint32_t room = std::accumulate(budgets.begin(), budgets.end(), 0u);
     std::vector<uint32_t> seq(room), flags(room);
     std::vector<int32_t> token(room), parent(room), q(room);
@@ -102,6 +106,7 @@ class Decoder {
   const PluginConfig config_;
   sluice_decoder *decoder_ = nullptr;
   sluice_decoder_needs needs_{};
+  std::vector<float> believed_ = std::vector<float>(kHeads * kTop, -1.0f);
 };
 
 // ---- Medusa's buffers, from nothing but tokens and parents ----
@@ -318,6 +323,47 @@ TEST(MedusaTree, GrowsTheBestTreeFromAccuracies) {
   EXPECT_EQ(chain.needs().caps, 0u);  // a chain needs no trees
 }
 
+TEST(MedusaTree, ADynamicTreeHoldsTheMostProbablePathsOfEveryStep) {
+  Decoder decoder({{"tree", "dynamic"}, {"max_nodes", "30"}, {"adaptive", "false"}}, 3);
+  ASSERT_EQ(decoder.refusal(), "");
+  EXPECT_EQ(decoder.needs().max_nodes, 30u);
+  EXPECT_EQ(decoder.needs().max_depth, 3u);
+  std::mt19937 random(6);
+  std::uniform_real_distribution<float> uniform(0.05f, 3);
+  for (int round = 0; round < 20; ++round) {
+    std::vector<float> logprobs;
+    for (uint32_t head = 0; head < kHeads; ++head) {
+      std::vector<float> own(kTop);
+      for (float &l : own) l = -uniform(random);
+      std::sort(own.rbegin(), own.rend());  // as heads give them
+      logprobs.insert(logprobs.end(), own.begin(), own.end());
+    }
+    std::vector<float> products;
+    for (uint32_t a = 0; a < kTop; ++a) {
+      products.push_back(logprobs[a]);
+      for (uint32_t b = kTop; b < 2 * kTop; ++b) {
+        products.push_back(logprobs[a] + logprobs[b]);
+        for (uint32_t c = 2 * kTop; c < 3 * kTop; ++c) products.push_back(logprobs[a] + logprobs[b] + logprobs[c]);
+      }
+    }
+    std::sort(products.rbegin(), products.rend());
+    decoder.believe(logprobs);
+    const Drafted d = decoder.draft({30}).front();
+    ASSERT_EQ(d.size(), 31u);
+    for (size_t node = 1; node < d.size(); ++node) {
+      const Path path = d.path_to(node);
+      float logprob = 0;
+      for (const int n : path) logprob += logprobs[static_cast<size_t>(d.token[static_cast<size_t>(n)]) - 1];
+      EXPECT_EQ((d.token[node] - 1) / 10, static_cast<int>(path.size()) - 1);
+      EXPECT_NEAR(d.score[node], logprob, 1e-5);
+      EXPECT_NEAR(d.score[node], products[node - 1], 1e-5);  // best first
+    }
+  }
+  std::vector<float> none(kHeads * kTop, std::nanf(""));
+  decoder.believe(none);
+  EXPECT_EQ(decoder.draft({30}).front().size(), 1u);
+}
+
 TEST(MedusaTree, FitsTheModelsHeadsAndSaysWhatItNeeds) {
   EXPECT_THAT(Decoder({}, 0).refusal(), HasSubstr("set draft_heads"));
   Decoder two({{"adaptive", "false"}}, 2);
@@ -341,6 +387,7 @@ TEST(MedusaTree, RefusesTreesThatAreNone) {
     EXPECT_THAT(refusal(wrong), HasSubstr("cannot be read at byte")) << wrong;
   EXPECT_THAT(Decoder({{"tree_file", "/nonexistent"}}).refusal(), HasSubstr("/nonexistent"));
   EXPECT_THAT(Decoder({{"accuracy", "0.5"}, {"tree", "zephyr_stage2"}}).refusal(), HasSubstr("set one of them"));
+  EXPECT_THAT(Decoder({{"accuracy", "0.5"}, {"tree", "dynamic"}}).refusal(), HasSubstr("set one of them"));
   EXPECT_THAT(Decoder({{"accuracy", "0.5 x"}}).refusal(), HasSubstr("'x'"));
   EXPECT_THAT(Decoder({{"accuracy", "0.7 0.7"}}).refusal(), HasSubstr("adds up to 1.4"));
   EXPECT_THAT(Decoder({{"accuracy", "1.5"}}).refusal(), HasSubstr("no share"));
