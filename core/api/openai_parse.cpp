@@ -123,6 +123,7 @@ void read_limits(Fields &fields, const ServiceOptions &limits, GenerationSpec &s
   if (chosen) spec.max_tokens = static_cast<uint32_t>(*chosen);
   if (const auto n = fields.integer("n", 1, limits.max_answers)) spec.n = static_cast<uint32_t>(*n);
   if (const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX)) spec.seed = static_cast<uint64_t>(*seed);
+  if (const auto priority = fields.integer("priority", INT32_MIN, INT32_MAX)) spec.priority = static_cast<int32_t>(*priority);
   spec.ignore_eos = fields.flag("ignore_eos").value_or(false);
 }
 

@@ -24,6 +24,17 @@ void refresh_metrics(const lifecycle::Service &service) {
     const auto &m = model->metrics;
     m.running.set(stats.running);
     m.waiting.set(stats.waiting);
+    m.swapped.set(stats.swapped);
+    m.host_blocks_total.set(static_cast<double>(stats.host_blocks_total));
+    m.host_blocks_used.set(static_cast<double>(stats.host_blocks_used));
+    m.swaps_out.raise_to(static_cast<double>(stats.swaps_out));
+    m.swaps_in.raise_to(static_cast<double>(stats.swaps_in));
+    m.swapped_out_bytes.raise_to(static_cast<double>(stats.swapped_out_bytes));
+    m.swapped_in_bytes.raise_to(static_cast<double>(stats.swapped_in_bytes));
+    m.prefix_cache_queries.raise_to(static_cast<double>(stats.looked_up_tokens));
+    m.prefix_cache_hits.raise_to(static_cast<double>(stats.cached_tokens));
+    m.computed_tokens.raise_to(static_cast<double>(stats.computed_tokens));
+    m.recomputed_tokens.raise_to(static_cast<double>(stats.recomputed_tokens));
     m.kv_blocks_total.set(static_cast<double>(stats.kv_blocks_total));
     m.kv_blocks_used.set(static_cast<double>(stats.kv_blocks_used));
     if (stats.kv_blocks_total > 0) {

@@ -15,6 +15,7 @@ using Exit = std::function<void(int)>;
 
 // One per subcommand: declares it, and what runs when it is chosen. [init]
 void add_serve(CLI::App &app, Exit exit);
+void add_reload(CLI::App &app, Exit exit);
 void add_run(CLI::App &app, Exit exit);
 void add_chat(CLI::App &app, Exit exit);
 void add_tokenize(CLI::App &app, Exit exit);

@@ -14,6 +14,7 @@ int main(int argc, char **argv) {
   int code = 0;
   const sluice::app::Exit exit = [&](int c) { code = c; };
   sluice::app::add_serve(app, exit);
+  sluice::app::add_reload(app, exit);
   sluice::app::add_run(app, exit);
   sluice::app::add_chat(app, exit);
   sluice::app::add_tokenize(app, exit);

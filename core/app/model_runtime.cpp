@@ -207,6 +207,7 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
   limits.max_context = static_cast<uint32_t>(std::min<uint64_t>(setup.max_context, kv_tokens));
   limits.block_size = kv->block_size;
   limits.kv_blocks = kv->blocks;
+  limits.explain_after_ns = 10'000'000'000;
   limits.bytes_per_block = kv->bytes_per_block;
   limits.host_blocks = kv->host_blocks;
   limits.prefix_cache = model.kv.prefix_cache;
@@ -242,8 +243,15 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
   parts.decoder_instance = decoder_->get();
   auto engine = engine::Engine::create(std::move(parts), limits, kMaxTopLogprobs);
   if (!engine) return engine.error();
+  engine_ = engine->get();
   generator_ = std::move(*engine);
   return {};
+}
+
+Result<> ModelRuntime::change_scheduler(const ConfiguredPlugin &to, bool fresh) {
+  if (engine_ == nullptr) return invalid_argument("the model has no scheduler of ours");
+  return engine_->change_scheduler(
+      {to.library->metadata.name, to.library->desc->scheduler, to.options->handle(), fresh});
 }
 
 }  // namespace sluice::app

@@ -62,6 +62,9 @@ class ModelRuntime {
   const text::GenerationDefaults &defaults() const { return defaults_; }
   /// Of a model with a backend.
   const sluice_model_info &info() const { return loaded_.model->info(); }
+  /// Of a model with a backend: other HOT options for its policy, or (`fresh`) another instance in its place. Waits for
+  /// the step under way. errors: the plugin's; then nothing has changed.  thread: any but the engine's
+  Result<> change_scheduler(const ConfiguredPlugin &to, bool fresh);
   const plugin::Sampler &sampler(size_t i) const { return *samplers_[i]; }
   const plugin::Decoder &decoder() const { return *decoder_; }
 
@@ -82,6 +85,7 @@ class ModelRuntime {
   std::vector<std::unique_ptr<plugin::Sampler>> samplers_;
   std::unique_ptr<plugin::Decoder> decoder_;
   std::shared_ptr<request::Generator> generator_;
+  engine::Engine *engine_ = nullptr;  ///< the same, of a model with a backend
 };
 
 /// Limits of every model's top_logprobs, as OpenAI has it.

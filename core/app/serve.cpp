@@ -13,6 +13,7 @@
 #include "core/app/model_runtime.hpp"
 #include "core/app/paths.hpp"
 #include "core/app/progress.hpp"
+#include "core/app/reload.hpp"
 #include "core/app/served.hpp"
 #include "core/app/version.hpp"
 #include "core/base/log.hpp"
@@ -21,39 +22,53 @@
 namespace sluice::app {
 namespace {
 
-sigset_t stop_signals() {
+sigset_t our_signals(bool with_reload) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
+  if (with_reload) sigaddset(&set, SIGHUP);
   return set;
 }
 
-/// Waits for SIGINT and SIGTERM on a thread of its own; they must be blocked in every thread before it starts.
-class StopSignals {
+/// Waits for SIGINT, SIGTERM and, where there is a file to read again, SIGHUP on a thread of its own; they must be
+/// blocked in every thread before it starts.
+class Signals {
  public:
-  StopSignals() {
-    thread_ = std::thread([this] {
-      const sigset_t set = stop_signals();
+  explicit Signals(bool with_reload) {
+    thread_ = std::thread([this, with_reload] {
+      const sigset_t set = our_signals(with_reload);
       int signal = 0;
       while (!quit_) {
         if (sigwait(&set, &signal) != 0 || quit_) continue;
-        if (count_++ == 0) log::info("serve", "{}: draining; once more to stop at once", strsignal(signal));
         const std::lock_guard lock(mutex_);
         changed_.notify_all();
+        if (signal == SIGHUP) {
+          reload_ = true;
+          continue;
+        }
+        if (count_++ == 0) log::info("serve", "{}: draining; once more to stop at once", strsignal(signal));
         if (count_ > 1 && hurry_) hurry_();
       }
     });
   }
-  ~StopSignals() {
+  ~Signals() {
     quit_ = true;
     pthread_kill(thread_.native_handle(), SIGTERM);
     thread_.join();
   }
   bool seen() const { return count_ > 0; }
-  void wait() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return count_ > 0; });
+  /// Until it is time to stop, running `reload` whenever that is asked for.
+  void wait(const std::function<void()> &reload) {
+    for (;;) {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return count_ > 0 || reload_; });
+        if (count_ > 0) return;
+        reload_ = false;
+      }
+      reload();
+    }
   }
   void on_second(std::function<void()> hurry) {
     const std::lock_guard lock(mutex_);
@@ -63,6 +78,7 @@ class StopSignals {
  private:
   std::atomic<int> count_{0};
   std::atomic<bool> quit_{false};
+  bool reload_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::function<void()> hurry_;
@@ -101,7 +117,7 @@ lifecycle::ServiceOptions service_options(const config::Server &server, size_t n
 /// The order of the members is that of construction; destruction is its reverse.
 class ServeProcess {
  public:
-  int run(const config::Loaded &loaded);
+  int run(const config::LoadInput &input, const config::Loaded &loaded);
 
  private:
   Result<> load_plugins(const config::Config &config);
@@ -142,7 +158,7 @@ void publish(metrics::Registry &metrics, const ModelPlugins &plugins) {
   one(plugins.decoder, "decoder");
 }
 
-int ServeProcess::run(const config::Loaded &loaded) {
+int ServeProcess::run(const config::LoadInput &input, const config::Loaded &loaded) {
   const auto &config = loaded.config;
   metrics_ = std::make_unique<metrics::Registry>(config.server.vllm_metric_names);
   metrics::publish_build_info(*metrics_, kVersion, "");
@@ -150,9 +166,11 @@ int ServeProcess::run(const config::Loaded &loaded) {
   if (auto r = load_plugins(config); !r) return fail(r.error());
   for (const auto &plugins : plugins_) publish(*metrics_, plugins);
 
-  const sigset_t signals_set = stop_signals();
+  const bool can_reload = !input.path.empty();
+  const sigset_t signals_set = our_signals(can_reload);
   pthread_sigmask(SIG_BLOCK, &signals_set, nullptr);
-  StopSignals signals;
+  Signals signals(can_reload);
+  Reloader reloader(input, loaded, *house_, *metrics_);
   lifecycle::Service service(service_options(config.server, config.models.size()),
                              std::shared_ptr<const Clock>(&clock_, [](const Clock *) {}));
   std::vector<std::shared_ptr<lifecycle::ServedModel>> served;
@@ -183,6 +201,7 @@ int ServeProcess::run(const config::Loaded &loaded) {
                                       config.server.max_queued, hooks);
     if (runtime) {
       attach(*served[i], **runtime, plugins_[i]);
+      reloader.add(config.models[i].name, **runtime, plugins_[i].scheduler);
       runtimes_.push_back(std::move(*runtime));
       log::info("load", "{} is ready", config.models[i].name);
     } else if (!signals.seen()) {
@@ -198,7 +217,7 @@ int ServeProcess::run(const config::Loaded &loaded) {
   if (!signals.seen())
     log::info("serve", "ready: {} model(s), {}, key {}", runtimes_.size(), runner(plugins_[0]).library->title(),
               config.server.api_keys.empty() ? "off" : "on");
-  signals.wait();
+  signals.wait([&] { reloader.reload(); });
 
   signals.on_second([&service] { service.hurry(); });
   service.begin_drain();
@@ -212,7 +231,7 @@ int ServeProcess::run(const config::Loaded &loaded) {
   return 0;
 }
 
-config::Loaded load_config(const std::string &target, std::vector<config::Override> flags) {
+config::LoadInput load_input(const std::string &target, std::vector<config::Override> flags) {
   config::LoadInput input;
   const bool is_model = target.empty() || target.ends_with(".gguf");
   if (!is_model) input.path = target;
@@ -226,7 +245,7 @@ config::Loaded load_config(const std::string &target, std::vector<config::Overri
       if (flag.key.starts_with("model.")) flag.key = "models." + name + flag.key.substr(5);
     input.flags.push_back({"models." + name + ".path", path, target.empty() ? "the default model" : "MODEL"});
   }
-  return config::load(input);
+  return input;
 }
 
 }  // namespace
@@ -251,14 +270,15 @@ void add_serve(CLI::App &app, Exit exit) {
   flag("--context", "model.context", "Context in tokens, with MODEL.gguf");
   flag("--max-seqs", "model.max_seqs", "Sequences in one step, with MODEL.gguf");
   command->callback([=] {
-    const auto loaded = load_config(*target, *flags);
+    const auto input = load_input(*target, *flags);
+    const auto loaded = config::load(input);
     for (const auto &problem : loaded.problems) fmt::print(stderr, "{}\n", config::to_string(problem));
     if (!loaded.problems.empty()) return exit(1);
     if (loaded.config.models.empty())
       return exit(fail(invalid_argument(*target + " names no model; add a [models.NAME] with its path")));
     configure_log(loaded.config.server);
     ServeProcess process;
-    exit(process.run(loaded));
+    exit(process.run(input, loaded));
   });
 }
 

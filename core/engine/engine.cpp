@@ -66,7 +66,7 @@ Result<> Engine::submit(std::shared_ptr<const request::Request> request) {
                    fmt::format("{} sequences are running or waiting, at most {} are taken", core_live_ + inbox_answers_,
                                limits_.max_live), {}};
     inbox_answers_ += request->n_answers;
-    inbox_.push_back({std::move(request), 0, {}});
+    inbox_.push_back({std::move(request), nullptr, 0, {}});
     inbox_has_mail_.store(true, std::memory_order_release);
   }
   arrived_.notify_one();
@@ -76,10 +76,24 @@ Result<> Engine::submit(std::shared_ptr<const request::Request> request) {
 void Engine::cancel(uint64_t request_id, CancelCause cause) {
   {
     const std::lock_guard lock(mutex_);
-    inbox_.push_back({nullptr, request_id, cause});
+    inbox_.push_back({nullptr, nullptr, request_id, cause});
     inbox_has_mail_.store(true, std::memory_order_release);
   }
   arrived_.notify_one();
+}
+
+Result<> Engine::change_scheduler(SchedulerChange to) {
+  const auto change = std::make_shared<Change>();
+  change->to = std::move(to);
+  auto done = change->done.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return Error{Code::kUnavailable, "the model is stopping", {}};
+    inbox_.push_back({nullptr, change, 0, {}});
+    inbox_has_mail_.store(true, std::memory_order_release);
+  }
+  arrived_.notify_one();
+  return done.get();
 }
 
 request::GeneratorStats Engine::stats() const {
@@ -109,7 +123,9 @@ void Engine::take_inbox() {
     inbox_has_mail_.store(stopping_, std::memory_order_relaxed);
   }
   for (auto &message : taken_) {
-    if (!message.request) {
+    if (message.change) {
+      message.change->done.set_value(core_->change_scheduler(message.change->to));
+    } else if (!message.request) {
       core_->cancel(message.cancel_id, message.cause);
     } else if (auto r = core_->submit(message.request); !r) {
       push_end(*message.request, request::FinishReason::kError, r.error());
@@ -154,8 +170,10 @@ void Engine::loop() {
   if (core_->live() > 0) core_->abandon({Code::kTimeout, "the backend did not finish its step", {}});
   publish();
   const std::lock_guard lock(mutex_);
-  for (const auto &message : inbox_)
+  for (const auto &message : inbox_) {
+    if (message.change) message.change->done.set_value(Error{Code::kUnavailable, "the model is stopping", {}});
     if (message.request) push_end(*message.request, request::FinishReason::kCancelled, {});
+  }
   inbox_.clear();
 }
 

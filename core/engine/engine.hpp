@@ -1,6 +1,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -26,9 +27,18 @@ class Engine final : public request::Generator {
   request::GeneratorStats stats() const override;
   void stop() override;
 
+  /// [any] EngineCore::change_scheduler on the engine's thread; waits for the step under way.
+  /// errors  the plugin's, then nothing has changed; Unavailable (stopping)
+  Result<> change_scheduler(SchedulerChange to);
+
  private:
+  struct Change {
+    SchedulerChange to;
+    std::promise<Result<>> done;
+  };
   struct Message {
-    std::shared_ptr<const request::Request> request;  ///< null: a cancel
+    std::shared_ptr<const request::Request> request;  ///< null: a change or a cancel
+    std::shared_ptr<Change> change;                   ///< null: a cancel
     uint64_t cancel_id = 0;
     request::CancelCause cause{};
   };

@@ -46,7 +46,10 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   if ((info.caps & SLUICE_CAP_KV_HOST_SPACE) == 0) limits.host_blocks = 0;
   std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps));
   if (auto r = core->create_drafting(needs, info); !r) return r.error();
-  if (auto r = core->create_scheduler(); !r) return r.error();
+  auto scheduler = core->create_scheduler({core->parts_.scheduler_name, core->parts_.scheduler,
+                                           core->parts_.scheduler_options});
+  if (!scheduler) return scheduler.error();
+  core->scheduler_ = *scheduler;
   return core;
 }
 
@@ -55,8 +58,8 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
     : parts_(std::move(parts)),
       limits_(limits),
       backend_who_("backend " + parts_.backend_name),
-      scheduler_who_("scheduler " + parts_.scheduler_name),
       decoder_who_("decoder " + parts_.decoder_name),
+      scheduler_who_("scheduler " + parts_.scheduler_name),
       mixed_batch_((info.caps & SLUICE_CAP_MIXED_BATCH) != 0),
       trees_((info.caps & SLUICE_CAP_TREE) != 0 && (info.caps & SLUICE_CAP_MOVE_SLOTS) != 0),
       max_tree_nodes_(info.max_tree_nodes),
@@ -81,7 +84,7 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
   sched_host_.probe_prefix = probe_prefix;
 }
 
-Result<> EngineCore::create_scheduler() {
+boost::system::result<sluice_scheduler *, Error> EngineCore::create_scheduler(const SchedulerChange &from) {
   sluice_sched_setup setup{};
   setup.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_setup, host);
   setup.can_swap = limits_.host_blocks > 0 ? 1 : 0;
@@ -91,10 +94,34 @@ Result<> EngineCore::create_scheduler() {
   setup.probes_per_step = limits_.prefix_cache ? kProbesPerStep : 0;
   setup.table = table_.abi();
   setup.host = &sched_host_;
-  if (auto r = call(scheduler_who_.c_str(), parts_.scheduler->create, parts_.host, parts_.scheduler_options, &setup, &scheduler_);
-      !r)
+  const std::string who = "scheduler " + from.name;
+  sluice_scheduler *made = nullptr;
+  if (auto r = call(who.c_str(), from.vtbl->create, parts_.host, from.options, &setup, &made); !r)
     return r.error().error;
-  if (scheduler_ == nullptr) return Error{Code::kInternal, scheduler_who_ + ": create succeeded without an instance", {}};
+  if (made == nullptr) return Error{Code::kInternal, who + ": create succeeded without an instance", {}};
+  return made;
+}
+
+Result<> EngineCore::change_scheduler(const SchedulerChange &to) {
+  if (!to.fresh && SLUICE_HAS_FN(parts_.scheduler, sluice_scheduler_vtbl, reconfigure)) {
+    auto r = call(scheduler_who_.c_str(), parts_.scheduler->reconfigure, scheduler_, to.options);
+    if (!r) return r.error().error;
+    return {};
+  }
+  auto made = create_scheduler(to);
+  if (!made) return made.error();
+  parts_.scheduler->destroy(scheduler_);
+  scheduler_ = *made;
+  parts_.scheduler = to.vtbl;
+  parts_.scheduler_name = to.name;
+  scheduler_who_ = "scheduler " + to.name;
+  // What the old one has not heard is of no meaning to the new one, nor are those who ended.
+  table_.clear_events();
+  free_refs_.insert(free_refs_.end(), retired_refs_.begin(), retired_refs_.end());
+  retired_refs_.clear();
+  auto refs = live_refs();
+  std::sort(refs.begin(), refs.end(), [&](auto a, auto b) { return sequences_[a]->id < sequences_[b]->id; });
+  for (const auto ref : refs) table_.event(SLUICE_EV_ARRIVE, ref, 0, sequences_[ref]->prompt_len(), 0);
   return {};
 }
 

@@ -63,6 +63,15 @@ struct EngineLimits {
   SwapRates swap_rates;          ///< where to start from
   uint32_t max_rows = 0;         ///< rows in one step, at least max_seqs; what is above that goes to drafts
   bool prefix_cache = true;      ///< blocks of equal prefixes are computed once
+  uint64_t explain_after_ns = 0; ///< the log says why the first in line waits longer than this; 0 = never
+};
+
+/// What decides from now on, while the engine runs. Borrowed as in EngineParts.
+struct SchedulerChange {
+  std::string name;
+  const sluice_scheduler_vtbl *vtbl = nullptr;
+  const sluice_config *options = nullptr;  ///< for the call only
+  bool fresh = true;  ///< a new instance; false: the one that is takes new HOT options
 };
 
 enum class StepOutcome {
@@ -91,6 +100,10 @@ class EngineCore {
   Result<> submit(std::shared_ptr<const request::Request> request);
   void cancel(uint64_t request_id, request::CancelCause cause);
   void cancel_all(request::CancelCause cause);
+
+  /// Between two calls of step(). A new instance hears ARRIVE of everybody alive, so nobody is lost.
+  /// errors: the plugin's; then nothing has changed
+  Result<> change_scheduler(const SchedulerChange &to);
   /// Ends everything with an error although a step may be under way: the last resort when the backend hangs.
   void abandon(const Error &error);
 
@@ -108,7 +121,8 @@ class EngineCore {
  private:
   std::string audit_transfers() const;
   EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info, const sluice_sample_caps &caps);
-  Result<> create_scheduler();
+  boost::system::result<sluice_scheduler *, Error> create_scheduler(const SchedulerChange &from);
+  void explain_waiting();
   Result<> create_drafting(const sluice_decoder_needs &needs, const sluice_model_info &info);
 
   // A step, in the order in which it happens.
@@ -186,9 +200,10 @@ class EngineCore {
   static uint64_t recompute_time_ns(void *self, sluice_seq_ref ref);
   static int32_t probe_prefix(void *self, sluice_seq_ref ref);
 
-  const EngineParts parts_;
+  EngineParts parts_;
   const EngineLimits limits_;
-  const std::string backend_who_, scheduler_who_, decoder_who_;  ///< "scheduler fcfs", for messages
+  const std::string backend_who_, decoder_who_;  ///< "backend cpu", for messages
+  std::string scheduler_who_;
   const bool mixed_batch_;
   const bool trees_;               ///< else the backend takes chains of drafts only
   const uint32_t max_tree_nodes_;  ///< 0 = any
@@ -235,6 +250,7 @@ class EngineCore {
   std::vector<sluice_decoder_seq *> decoder_seqs_;
 
   uint32_t probes_left_ = 0;      ///< in this plan
+  uint64_t explained_ns_ = 0;     ///< when the log last said why somebody waits
   bool somebody_paused_ = false;  ///< a sequence waits for its reader
   size_t n_live_ = 0;
   uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;

@@ -194,12 +194,26 @@ bool EngineCore::plan() {
                 parts_.scheduler_name, wrong);
     plan_fallback(buffers_, *table_.abi());
   }
+  if (limits_.explain_after_ns != 0 && !waiting_.empty()) explain_waiting();
   const auto &plan = buffers_.plan;
   if (plan.n_acts == 0) {
     if (plan.wake_at_ns != 0) wake_at_ns_ = wake_at_ns_ == 0 ? plan.wake_at_ns : std::min(wake_at_ns_, plan.wake_at_ns);
     return false;
   }
   return true;
+}
+
+void EngineCore::explain_waiting() {
+  const uint64_t now = buffers_.view.now_ns;
+  const auto ref = waiting_.front();
+  const uint64_t since = std::max(table_.state_since_ns[ref], explained_ns_);
+  if (now < since + limits_.explain_after_ns || !SLUICE_HAS_FN(parts_.scheduler, sluice_scheduler_vtbl, explain)) return;
+  explained_ns_ = now;
+  char text[256];
+  const uint32_t n = parts_.scheduler->explain(scheduler_, ref, text, sizeof text);
+  log::info("engine", "request {} has waited {:.0f} s, with {} in line: {}", sequences_[ref]->request->id,
+            static_cast<double>(now - table_.state_since_ns[ref]) * 1e-9, waiting_.size(),
+            std::string_view(text, std::min<size_t>(n, sizeof text)));
 }
 
 bool EngineCore::carry_out() {

@@ -19,6 +19,9 @@ ModelMetrics::ModelMetrics(Registry &r, const std::string &model) {
   const Labels l{{"model", model}};
   running = r.gauge("sluice_requests_running", "Answers whose sequence takes part in steps", l);
   waiting = r.gauge("sluice_requests_waiting", "Answers that wait for the scheduler", l);
+  swapped = r.gauge("sluice_requests_swapped", "Answers whose KV is in host memory, or on its way there or back", l);
+  host_blocks_total = r.gauge("sluice_kv_host_blocks", "KV blocks of the model's swap space", l);
+  host_blocks_used = r.gauge("sluice_kv_host_blocks_used", "Blocks of the swap space that a sequence holds", l);
   kv_usage_ratio = r.gauge("sluice_kv_usage_ratio", "Used part of the KV blocks, 0 to 1", l);
   kv_blocks_total = r.gauge("sluice_kv_blocks", "KV blocks of the model's pool", l);
   kv_blocks_used = r.gauge("sluice_kv_blocks_used", "KV blocks that a sequence or the prefix cache holds", l);
@@ -26,9 +29,24 @@ ModelMetrics::ModelMetrics(Registry &r, const std::string &model) {
   cached_prompt_tokens = r.counter("sluice_cached_prompt_tokens_total", "Prompt tokens found in the prefix cache", l);
   generation_tokens = r.counter("sluice_generation_tokens_total", "Tokens generated and counted in usage", l);
   preemptions = r.counter("sluice_preemptions_total", "Sequences taken out of the batch to free blocks", l);
+  const Labels out{{"model", model}, {"direction", "out"}}, in{{"model", model}, {"direction", "in"}};
+  const char *swaps = "Sequences whose KV moved to host memory (out) or back (in)";
+  swaps_out = r.counter("sluice_swaps_total", swaps, out);
+  swaps_in = r.counter("sluice_swaps_total", swaps, in);
+  const char *bytes = "Bytes of KV copied to host memory (out) or back (in)";
+  swapped_out_bytes = r.counter("sluice_swapped_bytes_total", bytes, out);
+  swapped_in_bytes = r.counter("sluice_swapped_bytes_total", bytes, in);
+  prefix_cache_queries = r.counter("sluice_prefix_cache_queries_total",
+                                   "Tokens of sequences as they started, or started again after a preemption", l);
+  prefix_cache_hits = r.counter("sluice_prefix_cache_hits_total", "Of those, tokens found in the prefix cache", l);
+  computed_tokens = r.counter("sluice_computed_tokens_total", "Tokens that steps computed", l);
+  recomputed_tokens =
+      r.counter("sluice_recomputed_tokens_total", "Of those, tokens computed before and lost by a preemption", l);
   engine_steps = r.counter("sluice_engine_steps_total", "Batched steps", l);
   plan_fallbacks = r.counter("sluice_plan_fallbacks_total", "Steps whose plan the host had to make itself", l);
   plugin_errors = r.counter("sluice_plugin_errors_total", "Calls into plugins that failed", l);
+  queue_time =
+      r.histogram("sluice_request_queue_seconds", "From the whole request read to its first step", l, kRequestSeconds);
   time_to_first_token = r.histogram("sluice_time_to_first_token_seconds", "From the whole request read to its first token",
                                     l, kFirstTokenSeconds);
   inter_token_latency =

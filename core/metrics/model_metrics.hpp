@@ -12,10 +12,12 @@ struct ModelMetrics {
   ModelMetrics() = default;
   ModelMetrics(Registry &registry, const std::string &model);
 
-  Gauge running, waiting, kv_usage_ratio, kv_blocks_total, kv_blocks_used;
+  Gauge running, waiting, swapped, host_blocks_total, host_blocks_used, kv_usage_ratio, kv_blocks_total, kv_blocks_used;
   Counter prompt_tokens, cached_prompt_tokens, generation_tokens;
   Counter preemptions, engine_steps, plan_fallbacks, plugin_errors;
-  Histogram time_to_first_token, inter_token_latency, e2e_latency;
+  Counter swaps_out, swaps_in, swapped_out_bytes, swapped_in_bytes;
+  Counter prefix_cache_queries, prefix_cache_hits, computed_tokens, recomputed_tokens;
+  Histogram queue_time, time_to_first_token, inter_token_latency, e2e_latency;
   Histogram request_prompt_tokens, request_generation_tokens;
 
   void finished(std::string_view reason) const;  ///< stop length cancelled error

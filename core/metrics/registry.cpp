@@ -34,6 +34,9 @@ constexpr std::array kAliases{
     Alias{"sluice_request_prompt_tokens", "vllm:request_prompt_tokens"},
     Alias{"sluice_request_generation_tokens", "vllm:request_generation_tokens"},
     Alias{"sluice_preemptions_total", "vllm:num_preemptions_total"},
+    Alias{"sluice_requests_swapped", "vllm:num_requests_swapped"},
+    Alias{"sluice_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"},
+    Alias{"sluice_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"},
 };
 
 prometheus::MetricFamily renamed(const prometheus::MetricFamily &family, std::string_view name) {
