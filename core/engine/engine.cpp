@@ -30,7 +30,7 @@ void push_end(const request::Request &request, request::FinishReason reason, con
 Result<std::unique_ptr<Engine>> Engine::create(EngineParts parts, EngineLimits limits, uint32_t max_top_logprobs) {
   auto core = EngineCore::create(parts, limits);
   if (!core) return core.error();
-  limits.vocab_size = (*core)->limits().vocab_size;
+  limits = (*core)->limits();
   return std::unique_ptr<Engine>(new Engine(std::move(*core), std::move(parts), limits, max_top_logprobs));
 }
 
@@ -49,6 +49,7 @@ request::GeneratorLimits Engine::limits() const {
   out.max_kv_tokens = uint64_t{limits_.kv_blocks} * limits_.block_size;
   out.vocab_size = limits_.vocab_size;
   out.max_top_logprobs = max_top_logprobs_;
+  out.max_branches = limits_.max_branches;
   return out;
 }
 

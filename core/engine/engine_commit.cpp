@@ -60,6 +60,10 @@ PluginResult EngineCore::choose_tokens(const sluice_step_result &result) {
   first_host_row_.assign(batch_.sequences().size(), 0);
   for (size_t i = 0; i < batch_.sequences().size(); ++i) {
     if (batch_.row_of(i) < 0) continue;
+    if (groups_[batch_refs_[i]]) {
+      if (auto ranked = rank_row(i, result); !ranked) return ranked;
+      continue;
+    }
     auto &sequence = *batch_.sequences()[i];
     const auto first_row = static_cast<uint32_t>(batch_.row_of(i));
     const auto first_host_row = static_cast<int32_t>(host_rows_.size());
@@ -116,8 +120,9 @@ void EngineCore::commit(const sluice_step_result &result) {
   const uint64_t now = parts_.clock->now_ns();
   const uint64_t device_ns = result.device_ns != 0 ? result.device_ns : now - submitted_ns_;
   append_tokens(now, result, device_ns);
+  branch(now);
   ++counters_.steps;
-  if (!committed_.empty()) tell_samplers_and_decoder(device_ns);
+  if (!committed_.empty() || !grown_.empty()) tell_samplers_and_decoder(device_ns);
   emit_tokens();
 }
 
@@ -133,13 +138,17 @@ void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, u
   committed_indptr_.assign(1, 0);
   for (size_t i = 0; i < batch_refs_.size(); ++i) {
     const auto ref = batch_refs_[i];
-    auto &sequence = *sequences_[ref];
+    auto &sequence = *batch_sequences_[i];
     const auto &walk = walks_[i];
     const bool goes_on = batch_.row_of(i) >= 0 && !sequence.row_error && !sequence.cancel_cause;
     const uint32_t computed = batch_tokens_[i] + (goes_on ? static_cast<uint32_t>(walk.accepted.size()) : 0);
     const bool decodes = sequence.generated() > 0 && batch_tokens_[i] == 1;
     (decodes ? decode : prefill) += batch_.fed_tokens(i);
     context += sequence.computed;
+    if (groups_[ref]) {
+      if (i == 0 || batch_refs_[i - 1] != ref) append_branches(i, now, device_ns);
+      continue;
+    }
     sequence.in_flight = false;
     const uint32_t after = sequence.computed + computed;
     counters_.computed_tokens += batch_.fed_tokens(i);

@@ -16,6 +16,30 @@ using request::CancelCause;
 using request::Event;
 using request::FinishReason;
 
+namespace {
+
+// What a branching decoder may want, as far as it can be known before the first request.
+Result<> check_branching(const std::string &decoder, const sluice_decoder_vtbl *vtbl, const sluice_decoder_needs &needs,
+                         const EngineLimits &limits) {
+  if (!SLUICE_HAS_FN(vtbl, sluice_decoder_vtbl, branch) || !SLUICE_HAS_FN(vtbl, sluice_decoder_vtbl, seq_fork))
+    return Error{Code::kUnsupported, fmt::format("{}: max_branches is {}, but it has no branch() or no seq_fork()",
+                                                 decoder, needs.max_branches), {}};
+  if (needs.max_branches > limits.token_budget)
+    return invalid_argument(fmt::format("{}: up to {} branches, and token_budget is {}; a step must have a token for each",
+                                        decoder, needs.max_branches, limits.token_budget));
+  if (needs.n_top == 0) return Error{Code::kUnsupported, decoder + ": n_top is 0, so there is nothing to rank", {}};
+  if (needs.logprobs_kind != SLUICE_LOGPROBS_RAW && needs.logprobs_kind != SLUICE_LOGITS_RAW)
+    return Error{Code::kUnsupported, fmt::format("{}: logprobs_kind {}; branches are ranked by the model's own numbers, "
+                                                 "LOGPROBS_RAW or LOGITS_RAW", decoder, needs.logprobs_kind), {}};
+  return {};
+}
+
+}  // namespace
+
+uint32_t EngineCore::most_rows(const EngineLimits &limits) {
+  return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{limits.max_seqs} * limits.max_branches, limits.token_budget));
+}
+
 Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, EngineLimits limits) {
   sluice_model_info info{};
   info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
@@ -33,8 +57,10 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   const std::string decoder = "decoder " + parts.decoder_name;
   if (auto r = call(decoder.c_str(), parts.decoder->needs, parts.decoder_instance, &needs); !r)
     return r.error().error;
-  if (needs.max_branches > 1)
-    return Error{Code::kUnsupported, decoder + ": branches, which this server cannot follow yet", {}};
+  if (needs.max_branches > 1) {
+    if (auto r = check_branching(decoder, parts.decoder, needs, limits); !r) return r.error();
+    limits.max_branches = needs.max_branches;
+  }
   if (auto r = check_draft_needs(decoder, needs, info); !r) return r.error();
   if (limits.max_seqs == 0 || limits.token_budget < limits.max_seqs || limits.kv_blocks == 0 || limits.max_live == 0)
     return invalid_argument(fmt::format(
@@ -44,7 +70,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   limits.vocab_size = info.vocab_size;
   limits.max_rows = std::max(limits.max_rows, limits.max_seqs);
   if ((info.caps & SLUICE_CAP_KV_HOST_SPACE) == 0) limits.host_blocks = 0;
-  std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps));
+  std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps, needs));
   if (auto r = core->create_drafting(needs, info); !r) return r.error();
   auto scheduler = core->create_scheduler({core->parts_.scheduler_name, core->parts_.scheduler,
                                            core->parts_.scheduler_options});
@@ -54,7 +80,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
 }
 
 EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info,
-                       const sluice_sample_caps &caps)
+                       const sluice_sample_caps &caps, const sluice_decoder_needs &needs)
     : parts_(std::move(parts)),
       limits_(limits),
       backend_who_("backend " + parts_.backend_name),
@@ -68,9 +94,14 @@ EngineCore::EngineCore(EngineParts parts, EngineLimits limits, const sluice_mode
       table_(limits.max_live),
       buffers_(limits.max_live, limits.max_seqs),
       chain_(parts_.samplers, caps, limits.vocab_size),
-      batch_(limits.max_seqs, limits.vocab_size, limits.block_size),
+      batch_(most_rows(limits), limits.vocab_size, limits.block_size),
       swap_cost_(limits.swap_rates),
-      sequences_(limits.max_live) {
+      sequences_(limits.max_live),
+      groups_(limits.max_live),
+      caps_(caps),
+      n_branch_top_(std::min(needs.n_top, limits.vocab_size)),
+      branch_logprobs_kind_(needs.logprobs_kind),
+      branch_call_(n_branch_top_) {
   for (uint32_t ref = limits.max_live; ref > 0; --ref) free_refs_.push_back(ref - 1);
   resident_.reserve(limits.max_live);
   waiting_.reserve(limits.max_live);
@@ -137,6 +168,9 @@ EngineCore::~EngineCore() {
     chain_.close(*sequence);
     if (sequence->decoder_seq != nullptr) parts_.decoder->seq_close(parts_.decoder_instance, sequence->decoder_seq);
   }
+  for (auto &group : groups_)
+    if (group)
+      for (auto &branch : group->others) drop_branch(*branch);
   if (scheduler_ != nullptr) parts_.scheduler->destroy(scheduler_);
 }
 
@@ -151,12 +185,22 @@ Result<> EngineCore::check(const request::Request &request, const EngineLimits &
   if (longest > limits.max_context)
     return invalid_argument(fmt::format("prompt of {} tokens and {} output tokens; the context is {} tokens",
                                         request.prompt.size(), request.max_new, limits.max_context), "prompt");
-  // The last token's own KV is never needed.
-  if (blocks_for(longest - 1, limits.block_size) > limits.kv_blocks)
+  if (request.n_branches > 0) {
+    if (limits.max_branches < 2)
+      return Error{Code::kUnsupported, "the model's decoder does not branch", "use_beam_search"};
+    if (request.n_branches > limits.max_branches)
+      return invalid_argument(fmt::format("{} branches are asked for; the model's decoder has at most {}",
+                                          request.n_branches, limits.max_branches), "num_beams");
+    if (request.n_answers > request.n_branches)
+      return invalid_argument(fmt::format("n is {}, of {} branches", request.n_answers, request.n_branches), "n");
+  }
+  if (const uint64_t most = most_blocks(request, limits); most > limits.kv_blocks)
     return Error{Code::kInvalidArgument,
-                 fmt::format("prompt of {} tokens and {} output tokens can never fit: the KV cache holds {} tokens; "
-                             "shorten the request, or raise kv.memory", request.prompt.size(), request.max_new,
-                             uint64_t{limits.kv_blocks} * limits.block_size), "prompt"};
+                 fmt::format("prompt of {} tokens and {} output tokens{} can never fit: they need {} KV blocks of {} "
+                             "tokens, there are {}; shorten the request, or raise kv.memory", request.prompt.size(),
+                             request.max_new,
+                             request.n_branches > 1 ? fmt::format(" on each of {} branches", request.n_branches) : "",
+                             most, limits.block_size, limits.kv_blocks), "prompt"};
   return {};
 }
 
@@ -166,14 +210,20 @@ Result<> EngineCore::submit(std::shared_ptr<const request::Request> request) {
     return Error{Code::kResourceExhausted, fmt::format("{} sequences are running or waiting, no more are taken",
                                                        n_live_), {}};
   std::vector<sluice_seq_ref> opened;
-  for (uint32_t answer = 0; answer < request->n_answers; ++answer) {
+  const bool branches = request->n_branches > 0;
+  for (uint32_t answer = 0; answer < (branches ? 1 : request->n_answers); ++answer) {
     auto sequence = std::make_unique<Sequence>();
-    sequence->id = next_seq_id_++;
+    sequence->id = sequence->arrival = next_seq_id_++;
     sequence->request = request;
     sequence->answer = answer;
     sequence->tokens = request->prompt;
 
-    auto result = chain_.open(*sequence);
+    PluginResult result;
+    if (branches) {
+      sequence->spec = branch_spec(*request);
+    } else {
+      result = chain_.open(*sequence);
+    }
     if (result && SLUICE_HAS_FN(parts_.decoder, sluice_decoder_vtbl, seq_open)) {
       sluice_seq_start start{};
       start.struct_size = SLUICE_SIZE_THROUGH(sluice_seq_start, request);
@@ -206,6 +256,8 @@ Result<> EngineCore::submit(std::shared_ptr<const request::Request> request) {
     const sluice_seq_ref ref = free_refs_.back();
     free_refs_.pop_back();
     sequences_[ref] = std::move(sequence);
+    if (branches) groups_[ref] = std::make_unique<BranchGroup>();
+    if (branches && request->want_logprobs) groups_[ref]->said.resize(1);
     enlist(ref, SLUICE_SEQ_WAITING);
     by_request_.emplace(request->id, ref);
     ++n_live_;
@@ -253,7 +305,7 @@ std::vector<sluice_seq_ref> &EngineCore::list_of(uint8_t state) {
 void EngineCore::enlist(sluice_seq_ref ref, uint8_t state) {
   auto &sequence = *sequences_[ref];
   auto &list = list_of(state);
-  const auto earlier = [&](sluice_seq_ref a, sluice_seq_ref b) { return sequences_[a]->id < sequences_[b]->id; };
+  const auto earlier = [&](sluice_seq_ref a, sluice_seq_ref b) { return sequences_[a]->arrival < sequences_[b]->arrival; };
   list.insert(std::upper_bound(list.begin(), list.end(), ref, earlier), ref);
   if (state == SLUICE_SEQ_WAITING) waiting_tokens_ += sequence.length();
   sequence.state = state;
@@ -280,11 +332,26 @@ void EngineCore::end_cancelled(sluice_seq_ref ref) {
 }
 
 void EngineCore::finish(sluice_seq_ref ref, Event event, uint8_t sched_event) {
-  auto &sequence = *sequences_[ref];
-  assert(!sequence.in_flight);
+  const auto &sequence = *sequences_[ref];
   event.cached_tokens = sequence.cached_prompt;
   event.queued_ns = sequence.queued_ns;
-  sequence.request->events->push(std::move(event));
+  if (groups_[ref]) {  // which stands for all answers
+    for (event.answer = 0; event.answer < sequence.request->n_answers; ++event.answer) {
+      sequence.request->events->push(event);
+      event.cached_tokens = 0;
+    }
+  } else {
+    sequence.request->events->push(std::move(event));
+  }
+  retire(ref, sched_event);
+}
+
+void EngineCore::retire(sluice_seq_ref ref, uint8_t sched_event) {
+  auto &sequence = *sequences_[ref];
+  assert(!sequence.in_flight);
+  if (groups_[ref])
+    for (auto &branch : groups_[ref]->others) drop_branch(*branch);
+  groups_[ref].reset();
   pool_.free(sequence.blocks);
   host_pool_.free(sequence.host_blocks);
   batch_.forget(sequence);
@@ -307,7 +374,7 @@ StepOutcome EngineCore::step(uint64_t timeout_ns) {
     land_transfers(0);
     if (!plan()) return transfers_.empty() ? StepOutcome::kIdle : wait_for_transfers(timeout_ns);
     const bool acted = carry_out();
-    start_transfers();
+    if (!start_transfers()) return StepOutcome::kCommitted;
     if (!acted) wake_at_ns_ = parts_.clock->now_ns() + kPollNs;  // nothing has changed that would bring a better plan
     if (batch_.empty()) return n_live_ == 0 || !acted ? StepOutcome::kIdle : StepOutcome::kCommitted;
     if (!submit_batch()) return StepOutcome::kCommitted;
@@ -367,6 +434,13 @@ std::string EngineCore::audit() const {
     const uint8_t state = sequence.state;
     tables.push_back(&sequence.blocks);
     host_tables.push_back(&sequence.host_blocks);
+    if (groups_[ref]) {
+      for (const auto &branch : groups_[ref]->others) {
+        tables.push_back(&branch->blocks);
+        host_tables.push_back(&branch->host_blocks);
+      }
+      if (auto wrong = audit_branches(ref); !wrong.empty()) return wrong;
+    }
     const bool on_device = state == SLUICE_SEQ_RESIDENT || state == SLUICE_SEQ_MOVING_IN;
     const bool on_host = state != SLUICE_SEQ_RESIDENT && state != SLUICE_SEQ_WAITING;
     if (on_device == sequence.blocks.empty() || on_host == sequence.host_blocks.empty())
@@ -383,6 +457,19 @@ std::string EngineCore::audit() const {
     if (sequence.generated() > sequence.request->max_new)
       return fmt::format("sequence {} has {} output tokens of {}", sequence.id, sequence.generated(),
                          sequence.request->max_new);
+  }
+  // Only full prefix blocks and the blocks of one request's branches are anybody else's too.
+  std::unordered_map<uint32_t, sluice_seq_ref> owner;
+  const auto belongs = [&](const std::vector<uint32_t> &blocks, sluice_seq_ref ref) {
+    return std::all_of(blocks.begin(), blocks.end(), [&](uint32_t block) {
+      return pool_.is_published(block) || owner.emplace(block, ref).first->second == ref;
+    });
+  };
+  for (const auto ref : live_refs()) {
+    bool all = belongs(sequences_[ref]->blocks, ref);
+    if (groups_[ref])
+      for (const auto &branch : groups_[ref]->others) all = all && belongs(branch->blocks, ref);
+    if (!all) return fmt::format("sequence {} shares a block that is not published", sequences_[ref]->id);
   }
   if (live_refs().size() != n_live_ || by_request_.size() != n_live_ ||
       free_refs_.size() + retired_refs_.size() + n_live_ != limits_.max_live)

@@ -12,6 +12,7 @@
 
 #include "core/base/clock.hpp"
 #include "core/engine/abi_call.hpp"
+#include "core/engine/branch_group.hpp"
 #include "core/engine/drafting.hpp"
 #include "core/engine/plan.hpp"
 #include "core/engine/sampler_chain.hpp"
@@ -54,7 +55,8 @@ struct EngineLimits {
   uint32_t max_live = 1024;      ///< sequences that run or wait
   uint32_t waiting_window = 256; ///< waiting sequences that a view shows
   uint32_t max_context = 0;      ///< tokens
-  uint32_t vocab_size = 0;
+  uint32_t vocab_size = 0;       ///< create() fills it in
+  uint32_t max_branches = 1;     ///< of one request, as the decoder says; create() fills it in
   uint32_t block_size = 16;      ///< tokens
   uint32_t kv_blocks = 0;
   uint32_t watermark_blocks = 0; ///< kept free when admitting
@@ -120,7 +122,8 @@ class EngineCore {
 
  private:
   std::string audit_transfers() const;
-  EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info, const sluice_sample_caps &caps);
+  EngineCore(EngineParts parts, EngineLimits limits, const sluice_model_info &info, const sluice_sample_caps &caps,
+             const sluice_decoder_needs &needs);
   boost::system::result<sluice_scheduler *, Error> create_scheduler(const SchedulerChange &from);
   void explain_waiting();
   Result<> create_drafting(const sluice_decoder_needs &needs, const sluice_model_info &info);
@@ -154,7 +157,7 @@ class EngineCore {
   void commit_decoder(uint64_t device_ns);
 
   void fill_view();
-  uint32_t pending_of(const Sequence &sequence);
+  uint32_t pending_of(sluice_seq_ref ref);
   void end_abandoned(const std::vector<sluice_seq_ref> &refs);  ///< whose consumer hung up
   uint32_t exclusive_blocks_of(Sequence &sequence);
   void probe(sluice_seq_ref ref);  ///< of somebody who waits
@@ -172,7 +175,7 @@ class EngineCore {
   void give_way(sluice_seq_ref ref);  ///< by swap or recompute, whichever is cheaper
   bool swap_out(sluice_seq_ref ref);  ///< false: no room in swap space. Takes effect with start_transfers()
   bool swap_in(sluice_seq_ref ref);   ///< false: no room on the device. Takes effect with start_transfers()
-  void start_transfers();
+  bool start_transfers();
   void start_transfer(bool in, KvOps &ops, std::vector<std::pair<sluice_seq_ref, sluice_seq_id>> &moved);
   bool land_transfers(uint64_t timeout_ns);  ///< whether something ended
   void finish_transfer(const Transfer &done);
@@ -193,6 +196,43 @@ class EngineCore {
   void enlist(sluice_seq_ref ref, uint8_t state);
   void delist(sluice_seq_ref ref);
   std::vector<sluice_seq_ref> &list_of(uint8_t state);
+  void admit(sluice_seq_ref ref);
+  void retire(sluice_seq_ref ref, uint8_t sched_event);
+  void refresh(sluice_seq_ref ref);
+
+  // Requests whose decoder ranks branches: engine_branch.cpp.
+  struct BranchMemory {
+    uint32_t blocks = 0, exclusive_blocks = 0, tokens = 0, host_blocks = 0;  ///< each block once
+  };
+  /// Blocks that there must be for a request to run alone.
+  static uint32_t most_rows(const EngineLimits &limits);  ///< of one step
+  static uint64_t most_blocks(const request::Request &request, const EngineLimits &limits);
+  sluice_sample_spec branch_spec(const request::Request &request) const;
+  bool ranked_by_backend(const Sequence &branch) const;
+  void drop_branch(Sequence &branch);
+  void release_branches(sluice_seq_ref ref);
+  BranchMemory measure_branches(sluice_seq_ref ref);
+  void refresh_branches(sluice_seq_ref ref);
+  uint32_t pending_of_branches(sluice_seq_ref ref, uint32_t cached_tokens = 0);
+  bool swap_out_branches(sluice_seq_ref ref);
+  bool swap_in_branches(sluice_seq_ref ref);
+  bool run_branches(sluice_seq_ref ref, uint32_t n_tokens);
+  void choose_feeds(sluice_seq_ref ref, uint32_t n_tokens);
+  uint32_t blocks_to_write();
+  void make_writable(Sequence &branch, uint32_t n_tokens);
+  bool batch_decodes() const;  ///< the step being built has decodes in it, not prompts
+  bool submit_copies();
+  PluginResult rank_row(size_t i, const sluice_step_result &result);
+  void append_branches(size_t begin, uint64_t now, uint64_t device_ns);
+  void branch(uint64_t now);
+  void keep_finished(sluice_seq_ref ref, uint32_t group, std::span<const uint32_t> rows);
+  PluginResult grow(sluice_seq_ref ref, uint32_t group, std::span<const uint32_t> rows);
+  boost::system::result<std::unique_ptr<Sequence>, PluginFailure> fork_branch(const Sequence &from);
+  static std::shared_ptr<const TokenChoice> said_of(const TokenChoice &row, int32_t token, uint32_t n_top);
+  void answer(sluice_seq_ref ref);
+  void commit_branching_decoder(uint64_t device_ns);
+  std::string audit_branches(sluice_seq_ref ref) const;
+
   bool in_batch(sluice_seq_ref ref) const { return sequences_[ref]->in_flight; }
 
   static uint64_t step_time_ns(void *self, uint32_t prefill, uint32_t decode, uint64_t context);
@@ -219,6 +259,7 @@ class EngineCore {
   sluice_scheduler *scheduler_ = nullptr;
 
   std::vector<std::unique_ptr<Sequence>> sequences_;  ///< [max_live] by ref, null = free
+  std::vector<std::unique_ptr<BranchGroup>> groups_;  ///< [max_live] by ref, null = the samplers choose
   std::vector<sluice_seq_ref> free_refs_, retired_refs_;  ///< retired: free once the scheduler has heard
   std::vector<sluice_seq_ref> resident_, waiting_, swapped_, moving_;  ///< all live refs, each list by arrival
   uint64_t waiting_tokens_ = 0;                       ///< sum of pending over waiting_
@@ -228,6 +269,7 @@ class EngineCore {
   std::vector<Transfer> transfers_;  ///< under way
   uint64_t moving_bytes_[2] = {0, 0};  ///< out, in
   std::vector<sluice_seq_ref> batch_refs_;
+  std::vector<Sequence *> batch_sequences_;           ///< of each; a ref with branches stands there once for each
   std::vector<uint32_t> batch_tokens_;                ///< of each, without drafts
   std::vector<int32_t> batch_seat_;                   ///< of each, in seats_; -1 = no drafts
   std::vector<DraftSeat> seats_;
@@ -251,6 +293,19 @@ class EngineCore {
 
   uint32_t probes_left_ = 0;      ///< in this plan
   uint64_t explained_ns_ = 0;     ///< when the log last said why somebody waits
+  const sluice_sample_caps caps_;
+  const uint32_t n_branch_top_, branch_logprobs_kind_;  ///< candidates that branch() sees of a row, and their numbers
+  KvOps copies_;                                        ///< that the step being built needs
+  BranchCall branch_call_;
+  std::vector<sluice_seq_ref> ranked_;      ///< groups of branch_call_
+  std::vector<uint32_t> ranked_rows_;       ///< rows of their branches
+  std::vector<std::pair<Sequence *, uint32_t>> feeds_;             ///< branches and tokens, of one act
+  std::vector<std::pair<uint32_t, uint32_t>> scratch_blocks_;
+  std::vector<std::pair<const Sequence *, int32_t>> grown_;        ///< branches of this step and their new tokens
+  sdk::RowSampler row_sampler_;
+  std::vector<int32_t> top_ids_;
+  std::vector<float> top_logprobs_;
+
   bool somebody_paused_ = false;  ///< a sequence waits for its reader
   size_t n_live_ = 0;
   uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;

@@ -103,7 +103,11 @@ void EngineCore::note_draft_error(const PluginFailure &failure) {
 
 void EngineCore::fill_batch() {
   for (size_t i = 0; i < batch_refs_.size(); ++i) {
-    auto &sequence = *sequences_[batch_refs_[i]];
+    auto &sequence = *batch_sequences_[i];
+    if (groups_[batch_refs_[i]]) {
+      batch_.add(sequence, batch_tokens_[i], ranked_by_backend(sequence) ? SLUICE_ROW_TOKEN : SLUICE_ROW_LOGITS_HOST);
+      continue;
+    }
     DraftSeat *seat = batch_seat_[i] < 0 ? nullptr : &seats_[static_cast<size_t>(batch_seat_[i])];
     const bool has_row = sequence.computed + batch_tokens_[i] == sequence.length();
     std::vector<uint32_t> masks;
@@ -151,7 +155,7 @@ void EngineCore::walk_drafts() {
   for (size_t i = 0; i < batch_refs_.size(); ++i) {
     auto &walk = walks_[i];
     walk = {};
-    if (batch_.row_of(i) < 0) continue;
+    if (batch_.row_of(i) < 0 || groups_[batch_refs_[i]]) continue;
     const auto &sequence = *sequences_[batch_refs_[i]];
     const WalkEnds ends{sequence.request->stop_tokens, sequence.request->max_new - sequence.generated()};
     if (batch_seat_[i] >= 0 && judges_rows(seats_[static_cast<size_t>(batch_seat_[i])])) {
@@ -250,6 +254,7 @@ void EngineCore::give_back_tail(Sequence &sequence) {
 }
 
 void EngineCore::commit_decoder(uint64_t device_ns) {
+  if (limits_.max_branches > 1) return commit_branching_decoder(device_ns);
   if (!SLUICE_HAS_FN(parts_.decoder, sluice_decoder_vtbl, commit) || drafting_->damaged()) return;
   decoder_seqs_.clear();
   decoder_drafted_.clear();

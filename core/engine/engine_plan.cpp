@@ -15,7 +15,9 @@ constexpr uint32_t kFirstProbes = 32;
 
 }  // namespace
 
-uint32_t EngineCore::pending_of(const Sequence &sequence) {
+uint32_t EngineCore::pending_of(sluice_seq_ref ref) {
+  const auto &sequence = *sequences_[ref];
+  if (groups_[ref]) return pending_of_branches(ref);
   if (!sequence.request->events->full()) return sequence.length() - sequence.computed;
   somebody_paused_ = true;
   return 0;
@@ -32,15 +34,15 @@ void EngineCore::fill_view() {
   end_abandoned(swapped_);
   for (const auto ref : resident_) {
     auto &sequence = *sequences_[ref];
-    table_.refresh(ref, sequence, pending_of(sequence));
+    refresh(ref);
     table_.draft_wish[ref] = sequence.generated() > 0 && table_.pending[ref] == 1
                                  ? room_for_drafts(sequence, drafting_->wish(sequence)) : 0;
-    table_.exclusive_blocks[ref] = exclusive_blocks_of(sequence);
-    if (limits_.prefix_cache && table_.pending[ref] > 1)  // others may want to wait for what it is about to compute
+    if (!groups_[ref]) table_.exclusive_blocks[ref] = exclusive_blocks_of(sequence);
+    if (limits_.prefix_cache && table_.pending[ref] > table_.width(ref))  // others may want to wait for what comes
       table_.found(ref, 0, next_block_hash(sequence, sequence.n_published), step_no_);
     buffers_.resident.push_back(ref);
   }
-  for (const auto ref : swapped_) table_.pending[ref] = pending_of(*sequences_[ref]);
+  for (const auto ref : swapped_) table_.pending[ref] = pending_of(ref);
   buffers_.swapped.assign(swapped_.begin(), swapped_.end());
   buffers_.moving.assign(moving_.begin(), moving_.end());
   // Nothing about a waiting sequence changes but whether its channel has room and what the prefix cache has of it, so
@@ -49,7 +51,7 @@ void EngineCore::fill_view() {
   probes_left_ = kProbesPerStep;
   for (const auto ref : waiting_) {
     if (buffers_.waiting.size() == limits_.waiting_window) break;
-    table_.pending[ref] = pending_of(*sequences_[ref]);
+    table_.pending[ref] = pending_of(ref);
     if (table_.pending[ref] == 0) continue;
     buffers_.waiting.push_back(ref);
     if (n_first == 0 || !limits_.prefix_cache) continue;
@@ -87,7 +89,9 @@ void EngineCore::probe(sluice_seq_ref ref) {
   auto &sequence = *sequences_[ref];
   const uint32_t n_cached = cached_blocks_of(sequence);
   table_.found(ref, n_cached * limits_.block_size, next_block_hash(sequence, n_cached), step_no_);
-  if (table_.pending[ref] > 0) table_.pending[ref] = sequence.length() - n_cached * limits_.block_size;
+  if (table_.pending[ref] > 0)
+    table_.pending[ref] = groups_[ref] ? pending_of_branches(ref, n_cached * limits_.block_size)
+                                       : sequence.length() - n_cached * limits_.block_size;
 }
 
 uint64_t EngineCore::next_block_hash(Sequence &sequence, uint32_t n_blocks) {
@@ -160,6 +164,11 @@ void EngineCore::publish_in(kv::BlockPool &pool, const Sequence &sequence, const
                  std::span(sequence.tokens).subspan(size_t{i} * block_size, block_size));
 }
 
+void EngineCore::refresh(sluice_seq_ref ref) {
+  if (groups_[ref]) return refresh_branches(ref);
+  table_.refresh(ref, *sequences_[ref], pending_of(ref));
+}
+
 bool EngineCore::plan() {
   somebody_paused_ = false;
   fill_view();
@@ -219,9 +228,11 @@ void EngineCore::explain_waiting() {
 bool EngineCore::carry_out() {
   batch_.clear();
   batch_refs_.clear();
+  batch_sequences_.clear();
   batch_tokens_.clear();
   batch_seat_.clear();
   seats_.clear();
+  copies_.clear();
   const auto &plan = buffers_.plan;
   bool any = false;
   for (uint32_t i = 0; i < plan.n_acts; ++i) {
@@ -256,6 +267,7 @@ bool EngineCore::act(uint8_t op, sluice_seq_ref ref, uint32_t n_tokens, uint32_t
 }
 
 bool EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
+  if (groups_[ref]) return run_branches(ref, n_tokens);
   auto &sequence = *sequences_[ref];
   const bool admitted = sequence.state == SLUICE_SEQ_WAITING;
   if (admitted && limits_.prefix_cache) attach_prefix(sequence);
@@ -266,31 +278,32 @@ bool EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
     return false;
   };
   const bool is_decode = sequence.length() - sequence.computed == 1;
-  if (!mixed_batch_ && !batch_refs_.empty()) {
-    const auto &first = *sequences_[batch_refs_.front()];
-    if ((first.length() - first.computed == 1) != is_decode) return give_up();
-  }
+  if (!mixed_batch_ && !batch_refs_.empty() && batch_decodes() != is_decode) return give_up();
   const uint32_t needed = blocks_for(uint64_t{sequence.computed} + n_tokens, limits_.block_size);
   const auto held = static_cast<uint32_t>(sequence.blocks.size());
   if (needed > held && !make_room(ref, needed - held)) return give_up();
   if (needed > held) pool_.allocate(needed - held, sequence.blocks);
-  if (admitted) {
-    if (sequence.generated() == 0) sequence.cached_prompt = sequence.computed;
-    if (sequence.queued_ns == 0) sequence.queued_ns = buffers_.view.now_ns - sequence.request->arrival_ns;
-    counters_.looked_up_tokens += sequence.length();
-    counters_.cached_tokens += sequence.computed;
-    delist(ref);
-    enlist(ref, SLUICE_SEQ_RESIDENT);
-    table_.state_since_ns[ref] = buffers_.view.now_ns;
-    table_.flags[ref] &= ~SLUICE_SEQF_RESUMED;
-  }
+  if (admitted) admit(ref);
   const uint32_t drafts = is_decode && n_drafts > 0 ? room_for_drafts(sequence, n_drafts) : 0;
   batch_seat_.push_back(drafts > 0 ? static_cast<int32_t>(seats_.size()) : -1);
   if (drafts > 0) take_seat(sequence, drafts);
   sequence.in_flight = true;
   batch_refs_.push_back(ref);
+  batch_sequences_.push_back(&sequence);
   batch_tokens_.push_back(n_tokens);
   return true;
+}
+
+void EngineCore::admit(sluice_seq_ref ref) {
+  auto &sequence = *sequences_[ref];
+  if (sequence.generated() == 0) sequence.cached_prompt = sequence.computed;
+  if (sequence.queued_ns == 0) sequence.queued_ns = buffers_.view.now_ns - sequence.request->arrival_ns;
+  counters_.looked_up_tokens += sequence.length();
+  counters_.cached_tokens += sequence.computed;
+  delist(ref);
+  enlist(ref, SLUICE_SEQ_RESIDENT);
+  table_.state_since_ns[ref] = buffers_.view.now_ns;
+  table_.flags[ref] &= ~SLUICE_SEQF_RESUMED;
 }
 
 bool EngineCore::make_room(sluice_seq_ref for_ref, uint32_t n_blocks) {
@@ -309,7 +322,8 @@ bool EngineCore::make_room(sluice_seq_ref for_ref, uint32_t n_blocks) {
     double least = 0;
     for (size_t i = resident_.size(); i > 0; --i) {
       const auto ref = resident_[i - 1];
-      const uint32_t freed = exclusive_blocks_of(*sequences_[ref]);
+      const uint32_t freed =
+          groups_[ref] ? measure_branches(ref).exclusive_blocks : exclusive_blocks_of(*sequences_[ref]);
       if (!can_yield(ref) || freed == 0) continue;
       const double price = static_cast<double>(yield_ns(*sequences_[ref])) / freed;
       if (cheapest && price >= least) continue;

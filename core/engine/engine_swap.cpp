@@ -27,6 +27,10 @@ bool EngineCore::swap_out(sluice_seq_ref ref) {
     host_pool_.free(sequence.host_blocks);
     return false;
   }
+  if (groups_[ref] && !swap_out_branches(ref)) {
+    host_pool_.free(sequence.host_blocks);
+    return false;
+  }
   for (uint32_t i = there; i < n; ++i) ops_out_.add(SLUICE_KV_SWAP_OUT, sequence.blocks[i], sequence.host_blocks[i]);
   going_out_.emplace_back(ref, sequence.id);
   pool_.free(sequence.blocks);
@@ -37,7 +41,7 @@ bool EngineCore::swap_out(sluice_seq_ref ref) {
   ++table_.n_preempt[ref];
   table_.draft_wish[ref] = 0;
   ++counters_.swaps_out;
-  table_.refresh(ref, sequence, pending_of(sequence));
+  refresh(ref);
   return true;
 }
 
@@ -46,11 +50,16 @@ bool EngineCore::swap_in(sluice_seq_ref ref) {
   assert(sequence.state == SLUICE_SEQ_SWAPPED);
   const auto n = static_cast<uint32_t>(sequence.host_blocks.size());
   if (limits_.prefix_cache) {  // what is still, or again, on the device
-    const auto known = std::span(sequence.hashes).first(sequence.computed / limits_.block_size);
+    const auto known = std::span(sequence.hashes)
+                           .first(std::min<size_t>(sequence.hashes.size(), sequence.computed / limits_.block_size));
     pool_.share(known, pool_.match(known, sequence.tokens), sequence.blocks);
   }
   const auto there = static_cast<uint32_t>(sequence.blocks.size());
   if (!pool_.allocate(n - there, sequence.blocks)) {
+    pool_.free(sequence.blocks);
+    return false;
+  }
+  if (groups_[ref] && !swap_in_branches(ref)) {
     pool_.free(sequence.blocks);
     return false;
   }
@@ -61,15 +70,18 @@ bool EngineCore::swap_in(sluice_seq_ref ref) {
   enlist(ref, SLUICE_SEQ_MOVING_IN);
   table_.state_since_ns[ref] = buffers_.view.now_ns;
   ++counters_.swaps_in;
-  table_.refresh(ref, sequence, pending_of(sequence));
+  refresh(ref);
   return true;
 }
 
-void EngineCore::start_transfers() {
+bool EngineCore::start_transfers() {
   // Out before in: what comes in may take the blocks of what goes out. The other way round nothing is lost either,
-  // because blocks in swap space are held until what they held has arrived.
+  // because blocks in swap space are held until what they held has arrived. Copies for branches go between: they may
+  // write where something went out, and what comes in may take the block that one was copied from.
   start_transfer(false, ops_out_, going_out_);
+  const bool copied = submit_copies();
   start_transfer(true, ops_in_, coming_in_);
+  return copied;
 }
 
 void EngineCore::start_transfer(bool in, KvOps &ops, std::vector<std::pair<sluice_seq_ref, sluice_seq_id>> &moved) {
@@ -127,13 +139,16 @@ void EngineCore::finish_transfer(const Transfer &done) {
     delist(ref);
     if (done.in) {
       host_pool_.free(sequence.host_blocks);
-      if (limits_.prefix_cache) publish_blocks(sequence);
-    } else if (limits_.prefix_cache) {
+      if (groups_[ref])
+        for (auto &branch : groups_[ref]->others) host_pool_.free(branch->host_blocks);
+      else if (limits_.prefix_cache)
+        publish_blocks(sequence);
+    } else if (limits_.prefix_cache && !groups_[ref]) {
       publish_in(host_pool_, sequence, sequence.host_blocks, sequence.computed / limits_.block_size);
     }
     enlist(ref, done.in ? SLUICE_SEQ_RESIDENT : SLUICE_SEQ_SWAPPED);
     table_.state_since_ns[ref] = now;
-    table_.refresh(ref, sequence, pending_of(sequence));
+    refresh(ref);
     table_.event(done.in ? SLUICE_EV_SWAPPED_IN : SLUICE_EV_SWAPPED_OUT, ref, 0, 0, device_ns);
   }
 }
@@ -176,6 +191,7 @@ void EngineCore::preempt(sluice_seq_ref ref) {
   auto &sequence = *sequences_[ref];
   const uint32_t lost = sequence.computed;
   release_blocks(sequence);
+  if (groups_[ref]) release_branches(ref);
   delist(ref);
   enlist(ref, SLUICE_SEQ_WAITING);
   table_.state_since_ns[ref] = parts_.clock->now_ns();
@@ -184,7 +200,7 @@ void EngineCore::preempt(sluice_seq_ref ref) {
   table_.draft_wish[ref] = 0;
   ++counters_.preemptions;
   table_.event(SLUICE_EV_PREEMPTED, ref, lost, 0, 0);
-  table_.refresh(ref, sequence, pending_of(sequence));
+  refresh(ref);
 }
 
 }  // namespace sluice::engine

@@ -55,6 +55,9 @@ std::string check_act(const sluice_sched_plan &plan, uint32_t i, const sluice_sc
       if (plan.tokens[i] == 0 || plan.tokens[i] > table.pending[ref])
         return fmt::format("act {}: RUN of ref {} with {} tokens, it has {} pending", i, ref, plan.tokens[i],
                            table.pending[ref]);
+      if (table.width[ref] > 1 && table.pending[ref] == table.width[ref] && plan.tokens[i] != table.width[ref])
+        return fmt::format("act {}: RUN of ref {} with {} tokens, it decodes with {} branches", i, ref, plan.tokens[i],
+                           table.width[ref]);
       if (plan.drafts[i] > table.draft_wish[ref])
         return fmt::format("act {}: {} drafts for ref {}, its decoder asks for {}", i, plan.drafts[i], ref,
                            table.draft_wish[ref]);
@@ -135,15 +138,16 @@ void plan_fallback(PlanBuffers &buffers, const sluice_sched_table &table) {
   const auto run = [&](sluice_seq_ref ref) {
     if (table.pending[ref] == 0 || budget == 0 || plan.n_acts >= buffers.view.max_seqs) return;
     const uint32_t tokens = std::min(table.pending[ref], budget);
+    if (table.pending[ref] <= table.width[ref] && tokens < table.pending[ref]) return;  // branches go on together
     plan.op[plan.n_acts] = SLUICE_ACT_RUN;
     plan.ref[plan.n_acts] = ref;
     plan.tokens[plan.n_acts++] = tokens;
     budget -= tokens;
   };
   for (const auto ref : buffers.resident)
-    if (table.pending[ref] == 1) run(ref);
+    if (table.pending[ref] <= table.width[ref]) run(ref);
   for (const auto ref : buffers.resident)
-    if (table.pending[ref] > 1) run(ref);
+    if (table.pending[ref] > table.width[ref]) run(ref);
   for (const auto ref : buffers.swapped) {
     plan.op[plan.n_acts] = SLUICE_ACT_SWAP_IN;
     plan.ref[plan.n_acts] = ref;

@@ -65,6 +65,7 @@ void SchedTable::arrive(sluice_seq_ref ref, const Sequence &sequence) {
   last_run_ns[ref] = first_token_ns[ref] = service_ns[ref] = 0;
   n_preempt[ref] = n_skipped[ref] = flags[ref] = exclusive_blocks[ref] = draft_wish[ref] = 0;
   draft_accept[ref] = 0;
+  width_[ref] = 1;
   found(ref, 0, 0, ~uint64_t{0});
   refresh(ref, sequence, sequence.length());
   event(SLUICE_EV_ARRIVE, ref, 0, sequence.prompt_len(), 0);

@@ -24,6 +24,14 @@ class SchedTable {
   void arrive(sluice_seq_ref ref, const Sequence &sequence);
   /// Copies what changes from the sequence.  pending  tokens it could feed now; 0 = nothing to do.
   void refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t pending);
+  /// After refresh(), of a request with branches: what they hold together, each block once.
+  void widen(sluice_seq_ref ref, uint32_t width, uint32_t computed, uint32_t blocks, uint32_t host_blocks) {
+    width_[ref] = width;
+    computed_[ref] = computed;
+    device_blocks_[ref] = blocks;
+    host_blocks_[ref] = host_blocks;
+  }
+  uint32_t width(sluice_seq_ref ref) const { return width_[ref]; }
   /// What the prefix cache has of a sequence, in tokens, as of a step, and the first block that it lacks.
   void found(sluice_seq_ref ref, uint32_t cached_tokens, uint64_t first_miss_hash, uint64_t step_no) {
     cached_device_[ref] = cached_tokens;

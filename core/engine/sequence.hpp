@@ -21,6 +21,7 @@ struct Sequence {
   sluice_seq_id id = 0;
   std::shared_ptr<const request::Request> request;
   uint32_t answer = 0;
+  uint64_t arrival = 0;  ///< place in line; branches of one request share it
 
   std::vector<int32_t> tokens;   ///< prompt, then output
   uint32_t computed = 0;         ///< leading tokens whose KV is valid

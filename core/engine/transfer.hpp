@@ -15,6 +15,11 @@ class KvOps {
     src_.push_back(src);
     dst_.push_back(dst);
   }
+  void append(const KvOps &other) {
+    op_.insert(op_.end(), other.op_.begin(), other.op_.end());
+    src_.insert(src_.end(), other.src_.begin(), other.src_.end());
+    dst_.insert(dst_.end(), other.dst_.begin(), other.dst_.end());
+  }
   uint32_t size() const { return static_cast<uint32_t>(op_.size()); }
   void clear() {
     op_.clear();

@@ -15,6 +15,7 @@ struct GeneratorLimits {
   uint64_t max_kv_tokens = 0;   ///< tokens whose KV fits at all; 0 = unknown
   uint32_t vocab_size = 0;      ///< 0 = takes text
   uint32_t max_top_logprobs = 0;
+  uint32_t max_branches = 1;    ///< of one request; above 1 where the decoder branches
 };
 
 /// A point-in-time reading, for /metrics and /health/ready. Counters never fall.

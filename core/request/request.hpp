@@ -19,6 +19,8 @@ struct Request {
   std::vector<int32_t> prompt;       ///< ids in [0, vocab_size)
   uint32_t n_answers = 1;            ///< independent answers; answer i draws with seed + i
   uint32_t max_new = 1;              ///< output tokens per answer at most
+  uint32_t n_branches = 0;           ///< above 0: the model's decoder ranks at most so many at once, n_answers of them
+                                     ///< are the answers, and every event comes with the last
   uint64_t seed = 0;                 ///< always set; the service draws one for a request that has none
   std::vector<int32_t> stop_tokens;  ///< end-of-sequence ids; empty with ignore_eos
   bool want_logprobs = false;        ///< log-probability of each chosen token, of the model's raw logits

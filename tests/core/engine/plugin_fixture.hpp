@@ -115,23 +115,24 @@ class MockModel {
   struct Use {
     std::string name;
     TestConfig options = {};
+    const sluice_decoder_vtbl *own = nullptr;  ///< a test's, in place of the decoder of that name
   };
   MockModel(TestHost &host, const TestConfig &options, const EngineLimits &limits, const std::string &sampler)
       : MockModel(host, options, limits, Use{sampler}, Use{"plain"}) {}
   MockModel(TestHost &host, const TestConfig &options, const EngineLimits &limits, const Use &sampler,
-            const Use &decoder)
+            const Use &decoder, const std::string &backend = "mock", const std::string &path = "/dev/null")
       : host_(host), decoder_name_(decoder.name) {
     sluice_status status{};
     status.struct_size = SLUICE_SIZE_THROUGH(sluice_status, msg);
     const auto ok = [&](int32_t code) { ASSERT_EQ(code, SLUICE_OK) << status.msg; };
-    backend_ = load_plugin(host, "backend", "mock")->backend;
+    backend_ = load_plugin(host, "backend", backend)->backend;
     sluice_backend_open open{};
     open.struct_size = SLUICE_SIZE_THROUGH(sluice_backend_open, config);
     open.config = handle(options);
     ok(backend_->open(host.api(), &open, &opened_, &status));
     sluice_model_source source{};
     source.struct_size = SLUICE_SIZE_THROUGH(sluice_model_source, progress_ctx);
-    source.path = "/dev/null";
+    source.path = path.c_str();
     ok(backend_->model_load(opened_, &source, &model_, &status));
     sluice_model_setup setup{};
     setup.struct_size = SLUICE_SIZE_THROUGH(sluice_model_setup, max_logprobs);
@@ -139,9 +140,11 @@ class MockModel {
     setup.max_seqs_per_step = limits.max_seqs;
     setup.max_rows_per_step = std::max(limits.max_rows, limits.max_seqs);
     setup.max_tree_nodes = setup.max_rows_per_step;
+    const bool branches = limits.max_branches > 1;  // then a request may have as many rows as a step has tokens
+    if (branches) setup.max_seqs_per_step = setup.max_rows_per_step = limits.token_budget;
     setup.max_context = limits.max_context;
     setup.block_size = limits.block_size;
-    setup.max_logprobs = 20;
+    setup.max_logprobs = branches ? 300 : 20;
     ok(backend_->configure(model_, &setup, &limits.kv_blocks, &limits.host_blocks, &status));
 
     sluice_model_info info{};
@@ -149,7 +152,7 @@ class MockModel {
     ok(backend_->model_info(model_, &info, &status));
     sampler_ = load_plugin(host, "sampler", sampler.name)->sampler;
     ok(sampler_->create(host.api(), handle(sampler.options), &info, &sampler_instance_, &status));
-    decoder_ = load_plugin(host, "decoder", decoder.name)->decoder;
+    decoder_ = decoder.own != nullptr ? decoder.own : load_plugin(host, "decoder", decoder.name)->decoder;
     sluice_decoder_setup decoder_setup{};
     decoder_setup.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_setup, target);
     decoder_setup.max_seqs = limits.max_seqs;

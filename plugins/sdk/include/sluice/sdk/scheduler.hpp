@@ -26,10 +26,10 @@ struct View {
   /// Most blocks that n more tokens can take; with cached prefix blocks it will be fewer.
   uint32_t blocks_for(sluice_seq_ref r, uint32_t n) const {
     const bool branches = t.width[r] > 1;  // each may have to copy its last block
-    if (branches) return t.width[r];
+    if (branches && decodes(r)) return t.width[r];
     const uint64_t tokens = uint64_t{t.computed[r]} + t.in_flight[r] + n, held = t.device_blocks[r];
     const uint64_t wanted = tokens / v.block_size + (tokens % v.block_size != 0);
-    return wanted < held ? 0 : static_cast<uint32_t>(wanted - held);
+    return (wanted < held ? 0 : static_cast<uint32_t>(wanted - held)) + (branches ? t.width[r] : 0);
   }
 };
 
