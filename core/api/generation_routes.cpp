@@ -99,6 +99,11 @@ request::CancelCause cause_of(net::Gone why) {
 void start(Context &context, const ExchangePtr &exchange, Dialect dialect, const char *route, Parsed parsed) {
   if (!exchange->open()) return;
   if (!parsed) return respond_error(*exchange, parsed.error());
+  if (parsed->stream && parsed->spec.beams > 0) {
+    return respond_error(*exchange, bad_request("stream is true, but a beam search has nothing to say before its end; "
+                                                "leave stream or use_beam_search out",
+                                                "stream"));
+  }
   const auto n_answers = static_cast<uint32_t>(parsed->spec.prompts.size()) * parsed->spec.n;
   parsed->spec.request_id = exchange->request_id();
   parsed->spec.client = exchange->client();

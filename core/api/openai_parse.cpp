@@ -42,7 +42,7 @@ void refuse_unsupported(Fields &fields) {
   const auto auto_or_none = [](const json::value &v) { return is_text(v, "none") || is_text(v, "auto"); };
   for (const char *name : {"tools", "functions", "suffix", "echo", "stop_token_ids", "audio", "prediction",
                            "web_search_options", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
-                           "grammar", "json_schema", "chat_template", "use_beam_search"}) {
+                           "grammar", "json_schema", "chat_template"}) {
     refuse(name, empty);
   }
   refuse("tool_choice", auto_or_none);

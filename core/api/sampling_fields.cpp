@@ -6,6 +6,7 @@
 #include <boost/json/array.hpp>
 #include <charconv>
 
+#include "core/api/beam_fields.hpp"
 #include "core/api/error_reply.hpp"
 #include "core/text/tokenizer.hpp"
 
@@ -132,6 +133,7 @@ std::shared_ptr<const plugin::Options> options_for(const RequestSchema &schema, 
 void read_sampling(Fields &fields, const json::object &body, const ServedModel &model, lifecycle::GenerationSpec &spec,
                    std::vector<std::string_view> &ignored) {
   json::object wanted;
+  read_beams(fields, model, spec, wanted);
   read_numbers(fields, model, wanted);
   read_logit_bias(fields, model, wanted);
   for (const auto name : fields.unread()) {
@@ -141,6 +143,7 @@ void read_sampling(Fields &fields, const json::object &body, const ServedModel &
       ignored.push_back(name);
     }
   }
+  if (spec.beams > 0) refuse_sampling(fields, model, wanted);
   add_defaults(model, wanted);
   for (const auto &sampler : model.samplers) spec.sampler_options.push_back(options_for(sampler, wanted, fields));
   if (model.decoder) spec.decoder_options = options_for(*model.decoder, wanted, fields);

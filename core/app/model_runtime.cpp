@@ -33,6 +33,12 @@ sluice_model_setup make_setup(const config::Model &model, const sluice_model_inf
   setup.max_tree_nodes = needs.max_nodes == 0 ? 0 : std::min(needs.max_nodes + 1, model.token_budget);
   setup.max_context = model.context == 0 ? info.max_context : model.context;
   setup.max_logprobs = kMaxTopLogprobs;
+  if (needs.max_branches > 1) {  // each branch is a sequence of the step
+    const uint64_t rows = uint64_t{model.max_seqs} * needs.max_branches;
+    setup.max_seqs_per_step = setup.max_rows_per_step =
+        static_cast<uint32_t>(std::min<uint64_t>(rows, model.token_budget));
+    setup.max_logprobs = std::max(setup.max_logprobs, needs.n_top);
+  }
   return setup;
 }
 

@@ -14,6 +14,8 @@ lifecycle::RequestSchema request_schema(const ConfiguredPlugin &use,
   lifecycle::RequestSchema out;
   out.plugin = use.library->metadata.name;
   out.keys = use.library->schema->keys(true);
+  if (const auto *beams = use.options->find("num_beams"); beams != nullptr && std::holds_alternative<int64_t>(*beams))
+    out.default_beams = static_cast<uint32_t>(std::get<int64_t>(*beams));
   out.validate = [base = use.options, judge = std::move(judge)](const boost::json::object &fields)
       -> Result<std::shared_ptr<const plugin::Options>> {
     auto options = plugin::Options::from_json(*base, fields);

@@ -37,14 +37,14 @@ Failure from_submit(const Error &error) {
 
 }  // namespace
 
-/// One answer: its channel and the text state between two tokens.
+/// One answer: its channel and the text state between two tokens. Answers of one search share request and channel.
 struct Generation::Answer {
-  Answer(uint32_t i, uint64_t id, const text::Tokenizer &tokenizer, text::FirstSpace first,
+  Answer(uint32_t i, uint32_t first, uint64_t id, const text::Tokenizer &tokenizer, text::FirstSpace space,
          const std::vector<std::string> &stop)
-      : index(i), request_id(id), detokenizer(tokenizer, first) {
+      : index(i), first_of_request(first), request_id(id), detokenizer(tokenizer, space) {
     if (!stop.empty()) matcher.emplace(stop);
   }
-  const uint32_t index;
+  const uint32_t index, first_of_request;
   const uint64_t request_id;
   std::shared_ptr<request::EventChannel> channel;
   text::Detokenizer detokenizer;
@@ -150,14 +150,14 @@ std::optional<Failure> Generation::submit(Prepared &prepared) {
     // An answer to messages is a text of its own; a completion goes on where its prompt ended.
     const bool chat = std::holds_alternative<ChatPrompt>(spec_.prompts[p]);
     const auto first_space = chat ? text::FirstSpace::kStrip : text::FirstSpace::kKeep;
-    for (uint32_t i = 0; i < spec_.n; ++i) {
-      auto answer = std::make_unique<Answer>(static_cast<uint32_t>(answers_.size()), service_.next_request_id(),
-                                             *model.tokenizer, first_space, spec_.stop);
-      answer->channel = std::make_shared<request::EventChannel>([wake = wake_] { Wake::call(wake); },
-                                                                service_.options().channel_events);
+    // Answers that are sampled have a request each, so that a stop string ends one of them; a search has one for all.
+    const uint32_t n_requests = spec_.beams > 0 ? 1 : spec_.n;
+    for (uint32_t i = 0; i < n_requests; ++i) {
       auto request = std::make_shared<request::Request>();
-      request->id = answer->request_id;
-      request->prompt = i + 1 == spec_.n ? std::move(prepared.prompts[p]) : prepared.prompts[p];
+      request->id = service_.next_request_id();
+      request->prompt = i + 1 == n_requests ? std::move(prepared.prompts[p]) : prepared.prompts[p];
+      request->n_answers = spec_.n / n_requests;
+      request->n_branches = spec_.beams;
       request->max_new = max_new[p];
       request->seed = seed + i;
       if (!spec_.ignore_eos) request->stop_tokens = model.tokenizer->end_tokens();
@@ -169,11 +169,16 @@ std::optional<Failure> Generation::submit(Prepared &prepared) {
       request->client = spec_.client;
       request->sampler_options = spec_.sampler_options;
       request->decoder_options = spec_.decoder_options;
-      request->events = answer->channel;
-      const auto submitted = model.generator->submit(std::move(request));
-      if (!submitted) return from_submit(submitted.error());
-      answers_.push_back(std::move(answer));
-      ++open_;
+      request->events = std::make_shared<request::EventChannel>([wake = wake_] { Wake::call(wake); },
+                                                                service_.options().channel_events);
+      if (const auto submitted = model.generator->submit(request); !submitted) return from_submit(submitted.error());
+      const auto first = static_cast<uint32_t>(answers_.size());
+      for (uint32_t k = 0; k < request->n_answers; ++k) {
+        answers_.push_back(std::make_unique<Answer>(first + k, first, request->id, *model.tokenizer, first_space,
+                                                    spec_.stop));
+        answers_.back()->channel = request->events;
+        ++open_;
+      }
     }
   }
   model.metrics.prompt_tokens.add(static_cast<double>(usage_.prompt_tokens));
@@ -205,8 +210,9 @@ void Generation::pump() {
     if (answer.ended) continue;
     answer.channel->drain(events_);
     for (auto &event : events_) {
-      take(answer, event);
-      if (answer.ended || over_) break;
+      Answer &whose = *answers_[answer.first_of_request + event.answer];
+      if (!whose.ended) take(whose, event);
+      if (over_ || failure_) break;
     }
   }
   pumping_ = false;
@@ -292,10 +298,12 @@ void Generation::take_text(Answer &answer, std::string_view text, const ChosenTo
   }
   if (!text.empty() || chosen != nullptr) consumer_->on_delta(answer.index, text, chosen);
   if (!stopped) return;
-  // The engine may have run ahead: what it chose after this token does not exist for the client.
-  answer.channel->close();
-  spec_.model->generator->cancel(answer.request_id, request::CancelCause::kStopString);
-  spec_.model->metrics.cancelled("stop_string");
+  // The engine may have run ahead: what it chose after this token does not exist for the client. A search is over by now.
+  if (spec_.beams == 0) {
+    answer.channel->close();
+    spec_.model->generator->cancel(answer.request_id, request::CancelCause::kStopString);
+    spec_.model->metrics.cancelled("stop_string");
+  }
   end_answer(answer, AnswerEnd::kStop);
 }
 

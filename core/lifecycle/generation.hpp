@@ -43,6 +43,7 @@ struct GenerationSpec {
   bool ignore_eos = false;
   bool logprobs = false;
   uint32_t top_logprobs = 0;
+  uint32_t beams = 0;  ///< above 0: the decoder searches with so many, and its n best are the answers
   int32_t priority = 0;
   std::vector<std::shared_ptr<const plugin::Options>> sampler_options;
   std::shared_ptr<const plugin::Options> decoder_options;

@@ -31,6 +31,8 @@ struct RequestSchema {
   /// [any] Checks a table that holds only `keys`. errors: InvalidArgument, with the key as param
   std::function<Result<std::shared_ptr<const plugin::Options>>(const boost::json::object &)> validate;
 
+  uint32_t default_beams = 0;  ///< of a decoder: num_beams as configured; 0 = it has no such option
+
   bool takes(std::string_view key) const;
 };
 
