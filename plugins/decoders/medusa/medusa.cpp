@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <iterator>
 
 namespace sluice::medusa {
 namespace {
@@ -192,7 +191,8 @@ constexpr sluice_config_field kFields[] = {
               "guesses tried together: a published tree; dynamic = the most probable ones by the heads' own word, anew in "
               "each step; auto = grown from accuracy, else mc_sim_7b_63",
               "\"auto\"", "auto|dynamic|" SLUICE_MEDUSA_PRESETS),
-    str_field("tree_file", "file with a tree of its own: paths of ranks such as [[0], [0, 0], [1]], most wanted first",
+    str_field("tree_file",
+              "absolute path of a file with a tree of its own: paths of ranks such as [[0], [0, 0], [1]], most wanted first",
               nullptr),
     list_field("accuracy",
                "per head the share at which its best, second, ... guess is right, such as \"0.6 0.1 0.05\"; the tree is "
