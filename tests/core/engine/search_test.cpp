@@ -128,6 +128,17 @@ TEST(Search, LittleMemoryUnderFcfsChangesNoAnswer) {
   EXPECT_GT(expect_reference(options).preemptions, 0U);
 }
 
+TEST(Search, AnotherPolicyChangesNoAnswer) {
+  TestHost host;
+  SearchEngine::Options options;
+  options.scheduler = load_plugin(host, "scheduler", "mlfq")->scheduler;
+  for (const uint32_t host_blocks : {0U, 256U}) {
+    options.kv_blocks = 80;
+    options.host_blocks = host_blocks;
+    EXPECT_EQ(expect_reference(options).plan_fallbacks, 0U);
+  }
+}
+
 TEST(Search, FullWidthFindsWhatTryingAllFinds) {
   SearchEngine::Options options;
   options.vocab = 4;
