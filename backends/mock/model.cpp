@@ -2,9 +2,12 @@
 
 #include "sampling_caps.hpp"
 
+#include <chrono>
+#include <csignal>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 namespace sluice::mock {
 namespace {
@@ -129,6 +132,8 @@ sluice_ticket MockModel::submit(const sluice_step &step) {
   const uint64_t n = ++n_submit_;
   if (options_.faults.lost(n) && kv_) device_lost_.store(true, std::memory_order_relaxed);
   check_alive();
+  if (options_.faults.crash_at == n) std::raise(SIGSEGV);
+  if (options_.faults.block_at == n) std::this_thread::sleep_for(std::chrono::milliseconds(options_.faults.block_ms));
   const bool fails = options_.faults.fails(n);
   if (fails && !options_.faults.fail_in_wait) fail("submit");
   Flight &flight = free_flight();
@@ -145,6 +150,8 @@ sluice_ticket MockModel::submit(const sluice_step &step) {
     store(step);
     rows_.update_history(step);
     speak(step, flight.rows);
+    if (options_.faults.garbles(n))
+      for (int32_t &token : flight.rows.token) token = static_cast<int32_t>(options_.script.vocab_size) + 7;
   }
   const bool hangs = options_.faults.hang_at == n;
   const Timeline::Queued q = timeline_.queue(hangs ? UINT64_MAX : options_.time.ns(n, step.n_tokens, context_tokens));

@@ -88,6 +88,11 @@ Options read_options(const sdk::Config &config) {
   o.faults.fail_poisoned = config.flag("fail_poisoned", false);
   o.faults.lost_at = static_cast<uint64_t>(config.i64("lost_at", 0));
   o.faults.hang_at = static_cast<uint64_t>(config.i64("hang_at", 0));
+  o.faults.block_at = static_cast<uint64_t>(config.i64("block_at", 0));
+  o.faults.block_ms = static_cast<uint64_t>(config.i64("block_ms", 3'600'000));
+  o.faults.crash_at = static_cast<uint64_t>(config.i64("crash_at", 0));
+  o.faults.garbage_at = static_cast<uint64_t>(config.i64("garbage_at", 0));
+  o.faults.leak_threads = config.flag("leak_threads", false);
   o.max_context = static_cast<uint32_t>(config.i64("max_context", o.max_context));
   o.kv_tokens = static_cast<uint32_t>(config.i64("kv_tokens", o.kv_tokens));
   o.host_kv_tokens = static_cast<uint32_t>(config.i64("host_kv_tokens", o.host_kv_tokens));

@@ -17,8 +17,14 @@ struct Faults {
   bool fail_poisoned = false;
   uint64_t lost_at = 0;  // this submission and all later ones find the device lost
   uint64_t hang_at = 0;  // this submission never ends, nor does one behind it
+  uint64_t block_at = 0;    // the call of this submission does not return for block_ms
+  uint64_t block_ms = 0;
+  uint64_t crash_at = 0;    // this submission ends the process
+  uint64_t garbage_at = 0;  // this one and every later one answer with tokens outside of the vocabulary
+  bool leak_threads = false;  // a thread of the backend outlives it
 
   bool fails(uint64_t n_submit) const { return fail_every != 0 && n_submit % fail_every == 0; }
+  bool garbles(uint64_t n_submit) const { return garbage_at != 0 && n_submit >= garbage_at; }
   bool lost(uint64_t n_submit) const { return lost_at != 0 && n_submit >= lost_at; }
 };
 
@@ -66,6 +72,11 @@ inline constexpr sluice_config_field kFields[] = {
     sdk::bool_field("fail_poisoned", "the failure says INTERNAL and that the instance must not be used again", "false"),
     sdk::i64_field("lost_at", "from this step on the device is lost; 0 = never", "0", 0, 9e15),
     sdk::i64_field("hang_at", "this step never ends; 0 = none", "0", 0, 9e15),
+    sdk::i64_field("block_at", "submitting this step does not return for block_ms; 0 = none", "0", 0, 9e15),
+    sdk::i64_field("block_ms", "milliseconds", "3600000", 0, 1e9),
+    sdk::i64_field("crash_at", "submitting this step is a segmentation fault; 0 = none", "0", 0, 9e15),
+    sdk::i64_field("garbage_at", "from this step on tokens are outside of the vocabulary; 0 = never", "0", 0, 9e15),
+    sdk::bool_field("leak_threads", "a thread of the backend outlives it", "false"),
 };
 
 }  // namespace sluice::mock

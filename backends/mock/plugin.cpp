@@ -2,7 +2,9 @@
 // watches that every token in the cache belongs where the host thinks it does.
 #include "model.hpp"
 
+#include <chrono>
 #include <cstdio>
+#include <thread>
 
 namespace sluice::mock {
 namespace {
@@ -24,6 +26,10 @@ class MockBackend final : public sdk::Backend {
       if (open.device_ids[i] != 0)
         throw sdk::Error(SLUICE_E_NOT_FOUND,
                          "device " + std::to_string(open.device_ids[i]) + "; the mock has device 0");
+    if (options_.faults.leak_threads)
+      std::thread([] {
+        for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+      }).detach();
   }
 
   /// The path is of no interest: nothing is read.

@@ -44,6 +44,9 @@ void refresh_metrics(const lifecycle::Service &service) {
     m.preemptions.raise_to(static_cast<double>(stats.preemptions));
     m.plan_fallbacks.raise_to(static_cast<double>(stats.plan_fallbacks));
     m.plugin_errors.raise_to(static_cast<double>(stats.plugin_errors));
+    m.plugin_overruns.raise_to(static_cast<double>(stats.plugin_overruns));
+    m.reopens.raise_to(static_cast<double>(stats.reopens));
+    m.healthy.set(stats.healthy ? 1 : 0);
   }
 }
 

@@ -33,7 +33,7 @@ Result<std::unique_ptr<LocalModel>> LocalModel::load(const Options &options) {
                                     progress_hooks(progress, nullptr));
   if (!runtime) return runtime.error();
   out->runtime_ = std::move(*runtime);
-  attach(*out->served_, *out->runtime_, plugins);
+  attach(*out->served_, *out->runtime_, plugins, out->runtime_->generator());
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "core/app/progress.hpp"
 #include "core/model_file/gguf.hpp"
@@ -102,44 +103,89 @@ Result<KvSize> configure_kv(plugin::LoadedModel &model, sluice_model_setup setup
 Result<std::unique_ptr<ModelRuntime>> ModelRuntime::load(const config::Model &model, const ModelPlugins &plugins,
                                                          plugin::Host &host, const Clock &clock, uint32_t max_live,
                                                          const LoadHooks &hooks) {
-  std::unique_ptr<ModelRuntime> runtime(new ModelRuntime);
-  const auto phase = [&](const std::string &name) {
-    if (hooks.progress) hooks.progress(name, 0, 0);
-  };
-  const auto done = [&](const std::string &detail) {
-    if (hooks.phase_done) hooks.phase_done(detail);
-  };
-  if (plugins.engine.library != nullptr) {
-    if (auto r = runtime->start_foreign(model, plugins, host, clock, max_live, hooks); !r) return r.error();
-    return runtime;
-  }
-  phase("tokenizer");
-  if (auto r = runtime->load_text(model.path); !r) return r.error();
-  done(fmt::format("{} tokens, {}", runtime->tokenizer_->vocab_size(),
-                   runtime->chat_template_ ? "with a chat template" : "without a chat template"));
-  phase("backend " + plugins.backend.library->metadata.name);
-  auto loaded = LoadedBackend::load(model.name, plugins.backend, host, model.path, hooks, model.draft_heads);
-  if (!loaded) return loaded.error();
-  runtime->loaded_ = std::move(*loaded);
-  const auto &info = runtime->loaded_.model->info();
-  done(fmt::format("{}, {} layers, {} of weights{}", runtime->loaded_.model->arch(), info.n_layers,
-                   format_bytes(info.weights_bytes),
-                   info.n_heads == 0 ? "" : fmt::format(", {} draft heads", info.n_heads)));
-  if (info.vocab_size < runtime->tokenizer_->vocab_size())
-    return invalid_argument(fmt::format("backend {} has a vocabulary of {}, the tokenizer of {} has {}; they must agree",
-                                        plugins.backend.library->metadata.name, info.vocab_size, model.path,
-                                        runtime->tokenizer_->vocab_size()));
-  if (model.context > info.max_context)
-    return invalid_argument(fmt::format("models.{}.context is {}; the model's own is {}", model.name, model.context,
-                                        info.max_context));
-  if (auto r = runtime->create_chain(model, plugins, host); !r) return r.error();
-  if (auto r = runtime->start_engine(model, plugins, host, clock, max_live, hooks); !r) return r.error();
+  std::unique_ptr<ModelRuntime> runtime(new ModelRuntime(model, plugins, host, clock, max_live));
+  if (auto r = runtime->open(hooks); !r) return r.error();
   return runtime;
 }
 
+Result<> ModelRuntime::open(const LoadHooks &hooks) {
+  if (plugins_.engine.library != nullptr) return start_foreign(hooks);
+  if (hooks.progress) hooks.progress("tokenizer", 0, 0);
+  if (auto r = load_text(config_.path); !r) return r;
+  if (hooks.phase_done)
+    hooks.phase_done(fmt::format("{} tokens, {}", tokenizer_->vocab_size(),
+                                 chat_template_ ? "with a chat template" : "without a chat template"));
+  if (auto r = load_backend(hooks); !r) return r;
+  if (auto r = create_chain(); !r) return r;
+  return start_engine(hooks);
+}
+
+namespace {
+
+/// What a thread that never came back may still touch. Kept to the end of the process.
+template <class T> void leave_behind(T &&parts) {
+  static std::vector<std::unique_ptr<std::decay_t<T>>> kept;
+  kept.push_back(std::make_unique<std::decay_t<T>>(std::forward<T>(parts)));
+}
+
+}  // namespace
+
 ModelRuntime::~ModelRuntime() {
   // Somebody may hold the engine still; its thread must not outlive what it calls.
-  if (generator_) generator_->stop();
+  if (!generator_) return;
+  generator_->stop();
+  if (generator_->stuck())
+    leave_behind(std::make_tuple(std::move(loaded_), std::move(samplers_), std::move(decoder_), generator_));
+}
+
+Result<std::shared_ptr<request::Generator>> ModelRuntime::reopen(const std::string &culprit,
+                                                                 const std::function<bool()> &stop) {
+  generator_.reset();
+  {
+    const std::lock_guard lock(chain_mutex_);
+    engine_.reset();
+    samplers_.clear();
+    decoder_.reset();
+  }
+  LoadHooks hooks;
+  hooks.stop = stop;
+  if (plugins_.engine.library != nullptr) {
+    if (auto r = start_foreign(hooks); !r) return r.error();
+    return generator_;
+  }
+  const bool backend_is_sound = loaded_.model && !culprit.empty() && culprit != "backend " + plugins_.backend.library->metadata.name;
+  if (!backend_is_sound) {
+    loaded_.model.reset();
+    loaded_.backend.reset();
+    if (auto r = load_backend(hooks); !r) return r.error();
+  }
+  if (auto r = create_chain(); !r) return r.error();
+  if (auto r = start_engine(hooks); !r) return r.error();
+  return generator_;
+}
+
+Result<> ModelRuntime::backend_health() const {
+  return plugins_.backend.own_process && loaded_.backend ? loaded_.backend->health() : Result<>{};
+}
+
+Result<> ModelRuntime::validate_for_sampler(size_t i, const plugin::Options &options) const {
+  std::shared_ptr<plugin::Sampler> sampler;
+  {
+    const std::lock_guard lock(chain_mutex_);
+    if (i < samplers_.size()) sampler = samplers_[i];
+  }
+  if (sampler) return sampler->validate(options);
+  return Error{Code::kUnavailable, "the model is down after a fault in one of its plugins", {}};
+}
+
+Result<> ModelRuntime::validate_for_decoder(const plugin::Options &options) const {
+  std::shared_ptr<plugin::Decoder> decoder;
+  {
+    const std::lock_guard lock(chain_mutex_);
+    decoder = decoder_;
+  }
+  if (decoder) return decoder->validate(options);
+  return Error{Code::kUnavailable, "the model is down after a fault in one of its plugins", {}};
 }
 
 Result<> ModelRuntime::load_text(const std::string &path) {
@@ -161,35 +207,60 @@ Result<> ModelRuntime::load_text(const std::string &path) {
   return {};
 }
 
-Result<> ModelRuntime::create_chain(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host) {
+Result<> ModelRuntime::load_backend(const LoadHooks &hooks) {
+  const auto &name = plugins_.backend.library->metadata.name;
+  if (hooks.progress) hooks.progress("backend " + name, 0, 0);
+  auto loaded = LoadedBackend::load(config_.name, plugins_.backend, host_, config_.path, hooks, config_.draft_heads);
+  if (!loaded) return loaded.error();
+  const auto &info = loaded->model->info();
+  if (hooks.phase_done)
+    hooks.phase_done(fmt::format("{}, {} layers, {} of weights{}", loaded->model->arch(), info.n_layers,
+                                 format_bytes(info.weights_bytes),
+                                 info.n_heads == 0 ? "" : fmt::format(", {} draft heads", info.n_heads)));
+  if (info.vocab_size < tokenizer_->vocab_size())
+    return invalid_argument(fmt::format("backend {} has a vocabulary of {}, the tokenizer of {} has {}; they must agree",
+                                        name, info.vocab_size, config_.path, tokenizer_->vocab_size()));
+  if (config_.context > info.max_context)
+    return invalid_argument(fmt::format("models.{}.context is {}; the model's own is {}", config_.name,
+                                        config_.context, info.max_context));
+  loaded_ = std::move(*loaded);
+  return {};
+}
+
+Result<> ModelRuntime::create_chain() {
   const auto &info = loaded_.model->info();
-  for (const auto &use : plugins.samplers) {
-    auto sampler = plugin::Sampler::create(*use.library, host.api_for(model.name, use.library->title()), *use.options,
-                                           info);
+  std::vector<std::shared_ptr<plugin::Sampler>> samplers;
+  for (const auto &use : plugins_.samplers) {
+    auto sampler = plugin::Sampler::create(*use.library, host_.api_for(config_.name, use.library->title()),
+                                           *use.options, info);
     if (!sampler) return sampler.error();
-    samplers_.push_back(std::move(*sampler));
+    samplers.push_back(std::move(*sampler));
   }
-  auto decoder = plugin::Decoder::create(*plugins.decoder.library,
-                                         host.api_for(model.name, plugins.decoder.library->title()),
-                                         *plugins.decoder.options, model.max_seqs, info);
+  auto decoder = plugin::Decoder::create(*plugins_.decoder.library,
+                                         host_.api_for(config_.name, plugins_.decoder.library->title()),
+                                         *plugins_.decoder.options, config_.max_seqs, info);
   if (!decoder) return decoder.error();
+  const std::lock_guard lock(chain_mutex_);
+  samplers_ = std::move(samplers);
   decoder_ = std::move(*decoder);
   return {};
 }
 
-Result<> ModelRuntime::start_foreign(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
-                                     const Clock &clock, uint32_t max_live, const LoadHooks &hooks) {
-  const auto &name = plugins.engine.library->metadata.name;
+Result<> ModelRuntime::start_foreign(const LoadHooks &hooks) {
+  const auto &name = plugins_.engine.library->metadata.name;
   if (hooks.progress) hooks.progress("engine " + name, 0, 0);
   auto engine =
-      engine::ForeignEngine::open(*plugins.engine.library, plugins.engine.options, host, clock, model.name, model.path);
+      engine::ForeignEngine::open(*plugins_.engine.library, plugins_.engine.options, host_, clock_, config_.name,
+                                  config_.path);
   if (!engine) return engine.error();
   const std::string vocab = (*engine)->vocab_path();
-  if (auto r = load_text(vocab.empty() ? model.path : vocab); !r) return r;
+  if (!tokenizer_)
+    if (auto r = load_text(vocab.empty() ? config_.path : vocab); !r) return r;
   engine::ForeignEngine::Limits limits;
   limits.vocab_size = tokenizer_->vocab_size();
-  limits.max_context = model.context;
-  limits.max_live = max_live;
+  limits.max_context = config_.context;
+  limits.max_live = max_live_;
+  limits.call_deadline = plugins_.call_deadline;
   (*engine)->start(limits);
   if (hooks.phase_done)
     hooks.phase_done(fmt::format("{}, {} tokens of vocabulary", (*engine)->info().arch, limits.vocab_size));
@@ -197,31 +268,31 @@ Result<> ModelRuntime::start_foreign(const config::Model &model, const ModelPlug
   return {};
 }
 
-Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
-                                    const Clock &clock, uint32_t max_live, const LoadHooks &hooks) {
-  const auto setup = make_setup(model, loaded_.model->info(), decoder_->needs());
+Result<> ModelRuntime::start_engine(const LoadHooks &hooks) {
+  const auto setup = make_setup(config_, loaded_.model->info(), decoder_->needs());
   if (hooks.progress) hooks.progress("KV cache", 0, 0);
-  auto kv = configure_kv(*loaded_.model, setup, model.kv, uint64_t{setup.max_context} * model.max_seqs);
+  auto kv = configure_kv(*loaded_.model, setup, config_.kv, uint64_t{setup.max_context} * config_.max_seqs);
   if (!kv) return kv.error();
   const uint64_t kv_tokens = uint64_t{kv->blocks} * kv->block_size;
 
   engine::EngineLimits limits;
-  limits.max_seqs = model.max_seqs;
-  limits.token_budget = model.token_budget;
+  limits.max_seqs = config_.max_seqs;
+  limits.token_budget = config_.token_budget;
   limits.max_rows = setup.max_rows_per_step;
-  limits.max_live = max_live;
+  limits.max_live = max_live_;
+  limits.call_deadline = plugins_.call_deadline;
   limits.max_context = static_cast<uint32_t>(std::min<uint64_t>(setup.max_context, kv_tokens));
   limits.block_size = kv->block_size;
   limits.kv_blocks = kv->blocks;
   limits.explain_after_ns = 10'000'000'000;
   limits.bytes_per_block = kv->bytes_per_block;
   limits.host_blocks = kv->host_blocks;
-  limits.prefix_cache = model.kv.prefix_cache;
+  limits.prefix_cache = config_.kv.prefix_cache;
   limits.watermark_blocks =
-      static_cast<uint32_t>((uint64_t{kv->blocks} * model.kv.watermark_percent + 99) / 100);
+      static_cast<uint32_t>((uint64_t{kv->blocks} * config_.kv.watermark_percent + 99) / 100);
   std::string swap = "no swap space";
   if (kv->host_blocks > 0) {
-    auto rates = engine::measure_swap(*loaded_.model->vtbl(), loaded_.model->get(), clock,
+    auto rates = engine::measure_swap(*loaded_.model->vtbl(), loaded_.model->get(), clock_,
                                       std::min(kv->blocks, kv->host_blocks), kv->bytes_per_block);
     if (!rates) return rates.error();
     limits.swap_rates = *rates;
@@ -233,31 +304,48 @@ Result<> ModelRuntime::start_engine(const config::Model &model, const ModelPlugi
     hooks.phase_done(fmt::format("{} tokens in {} blocks of {}, {}; {}; context {}", kv_tokens, kv->blocks,
                                  kv->block_size, format_bytes(kv->bytes), swap, limits.max_context));
 
+  ConfiguredPlugin scheduler;
+  {
+    const std::lock_guard lock(chain_mutex_);
+    scheduler = plugins_.scheduler;
+  }
   engine::EngineParts parts;
-  parts.host = host.api_for(model.name, plugins.scheduler.library->title());
-  parts.clock = &clock;
-  parts.backend_name = plugins.backend.library->metadata.name;
+  parts.host = host_.api_for(config_.name, scheduler.library->title());
+  parts.clock = &clock_;
+  parts.backend_name = plugins_.backend.library->metadata.name;
   parts.backend = loaded_.model->vtbl();
   parts.model = loaded_.model->get();
-  parts.scheduler_name = plugins.scheduler.library->metadata.name;
-  parts.scheduler = plugins.scheduler.library->desc->scheduler;
-  parts.scheduler_options = plugins.scheduler.options->handle();
+  parts.scheduler_name = scheduler.library->metadata.name;
+  parts.scheduler = scheduler.library->desc->scheduler;
+  parts.scheduler_options = scheduler.options->handle();
   for (size_t i = 0; i < samplers_.size(); ++i)
-    parts.samplers.push_back({plugins.samplers[i].library->metadata.name, samplers_[i]->vtbl(), samplers_[i]->get()});
-  parts.decoder_name = plugins.decoder.library->metadata.name;
+    parts.samplers.push_back({plugins_.samplers[i].library->metadata.name, samplers_[i]->vtbl(), samplers_[i]->get()});
+  parts.decoder_name = plugins_.decoder.library->metadata.name;
   parts.decoder = decoder_->vtbl();
   parts.decoder_instance = decoder_->get();
   auto engine = engine::Engine::create(std::move(parts), limits, kMaxTopLogprobs);
   if (!engine) return engine.error();
-  engine_ = engine->get();
-  generator_ = std::move(*engine);
+  const std::shared_ptr<engine::Engine> made = std::move(*engine);
+  generator_ = made;
+  const std::lock_guard lock(chain_mutex_);
+  engine_ = made;
   return {};
 }
 
 Result<> ModelRuntime::change_scheduler(const ConfiguredPlugin &to, bool fresh) {
-  if (engine_ == nullptr) return invalid_argument("the model has no scheduler of ours");
-  return engine_->change_scheduler(
+  if (plugins_.engine.library != nullptr) return invalid_argument("the model has no scheduler of ours");
+  std::shared_ptr<engine::Engine> engine;
+  {
+    const std::lock_guard lock(chain_mutex_);
+    engine = engine_;
+  }
+  if (!engine) return Error{Code::kUnavailable, "the model is being opened anew", {}};
+  auto changed = engine->change_scheduler(
       {to.library->metadata.name, to.library->desc->scheduler, to.options->handle(), fresh});
+  if (!changed) return changed;
+  const std::lock_guard lock(chain_mutex_);
+  plugins_.scheduler = to;
+  return {};
 }
 
 }  // namespace sluice::app

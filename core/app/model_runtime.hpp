@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,15 @@ class ModelRuntime {
   ModelRuntime(const ModelRuntime &) = delete;
   ModelRuntime &operator=(const ModelRuntime &) = delete;
 
+  /// Replaces what a fault has damaged by new instances. The generator has been stopped.
+  /// culprit  the plugin that is to blame, "sampler chain"; the backend and its model are kept when it is another one
+  /// returns  the new generator, which generator() then is too
+  Result<std::shared_ptr<request::Generator>> reopen(const std::string &culprit, const std::function<bool()> &stop);
+
   std::shared_ptr<request::Generator> generator() const { return generator_; }
+  /// Of a backend in a process of its own, which may die while nothing runs; otherwise always well. On the thread that
+  /// reopens.
+  Result<> backend_health() const;
   std::shared_ptr<const text::Tokenizer> tokenizer() const { return tokenizer_; }
   std::shared_ptr<const text::ChatTemplate> chat_template() const { return chat_template_; }
   const text::GenerationDefaults &defaults() const { return defaults_; }
@@ -65,27 +74,37 @@ class ModelRuntime {
   /// Of a model with a backend: other HOT options for its policy, or (`fresh`) another instance in its place. Waits for
   /// the step under way. errors: the plugin's; then nothing has changed.  thread: any but the engine's
   Result<> change_scheduler(const ConfiguredPlugin &to, bool fresh);
-  const plugin::Sampler &sampler(size_t i) const { return *samplers_[i]; }
-  const plugin::Decoder &decoder() const { return *decoder_; }
+  /// The judgement of sampler i, or of the decoder, over a request's options. [io] errors: Unavailable while it is opened
+  /// anew
+  Result<> validate_for_sampler(size_t i, const plugin::Options &options) const;
+  Result<> validate_for_decoder(const plugin::Options &options) const;
 
  private:
-  ModelRuntime() = default;
+  ModelRuntime(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host, const Clock &clock,
+               uint32_t max_live)
+      : config_(model), plugins_(plugins), host_(host), clock_(clock), max_live_(max_live) {}
+  Result<> open(const LoadHooks &hooks);
   Result<> load_text(const std::string &path);
-  Result<> create_chain(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host);
-  Result<> start_foreign(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
-                         const Clock &clock, uint32_t max_live, const LoadHooks &hooks);
-  Result<> start_engine(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host,
-                        const Clock &clock, uint32_t max_live, const LoadHooks &hooks);
+  Result<> load_backend(const LoadHooks &hooks);
+  Result<> create_chain();
+  Result<> start_foreign(const LoadHooks &hooks);
+  Result<> start_engine(const LoadHooks &hooks);
 
+  const config::Model config_;
+  ModelPlugins plugins_;  ///< the scheduler may be changed
+  plugin::Host &host_;
+  const Clock &clock_;
+  const uint32_t max_live_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::shared_ptr<const text::ChatTemplate> chat_template_;
   text::GenerationDefaults defaults_;
   // The order of declaration is that of the life cycle; destruction is its reverse.
   LoadedBackend loaded_;
-  std::vector<std::unique_ptr<plugin::Sampler>> samplers_;
-  std::unique_ptr<plugin::Decoder> decoder_;
+  mutable std::mutex chain_mutex_;  ///< requests are judged and policies changed while the model is opened anew
+  std::vector<std::shared_ptr<plugin::Sampler>> samplers_;
+  std::shared_ptr<plugin::Decoder> decoder_;
   std::shared_ptr<request::Generator> generator_;
-  engine::Engine *engine_ = nullptr;  ///< the same, of a model with a backend
+  std::shared_ptr<engine::Engine> engine_;  ///< the same, of a model with a backend
 };
 
 /// Limits of every model's top_logprobs, as OpenAI has it.

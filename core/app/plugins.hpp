@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace sluice::app {
 struct ConfiguredPlugin {
   const plugin::Library *library = nullptr;
   std::shared_ptr<const plugin::Options> options;
+  bool own_process = false;
 };
 
 /// The plugins of one model: an engine alone, or all the others.
@@ -21,6 +23,7 @@ struct ModelPlugins {
   ConfiguredPlugin engine;
   ConfiguredPlugin backend, scheduler, decoder;
   std::vector<ConfiguredPlugin> samplers;
+  std::chrono::milliseconds call_deadline{30'000};
 };
 
 /// Everything that is loaded once per process: the plugin files and the services they are offered.
@@ -34,6 +37,10 @@ class PluginHouse {
   plugin::Registry &registry() { return registry_; }
   plugin::Host &host() { return host_; }
 
+  /// Loads the libraries that run in this process, for every model, before anything starts a thread. What fails is
+  /// reported by configure().
+  void load_libraries(const config::Config &config);
+
   /// Loads what the model names and checks its options against the schemas. Every problem is appended.
   ModelPlugins configure(const config::Model &model, std::vector<config::Problem> &problems);
 
@@ -42,11 +49,15 @@ class PluginHouse {
                                  std::vector<config::Problem> &problems);
 
  private:
-  PluginHouse(const std::vector<std::string> &folders, bool insecure, const Clock &clock,
+  PluginHouse(const std::vector<std::string> &folders, const config::Plugins &plugins, const Clock &clock,
               metrics::Registry *metrics);
+
+  Result<const plugin::Library *> load_isolated(uint64_t kind, const std::string &name);
 
   plugin::Host host_;
   plugin::Registry registry_;
+  std::vector<std::unique_ptr<plugin::Library>> isolated_;  ///< those whose code runs in processes of their own
+  const std::chrono::milliseconds call_deadline_;
 };
 
 /// Loads and checks the plugins of every model, for `config check`. Problems are appended.

@@ -5,6 +5,7 @@
 #include <boost/json/object.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -17,6 +18,7 @@
 #include "core/app/served.hpp"
 #include "core/app/version.hpp"
 #include "core/base/log.hpp"
+#include "core/engine/supervisor.hpp"
 #include "core/net/server.hpp"
 
 namespace sluice::app {
@@ -127,12 +129,14 @@ class ServeProcess {
   std::unique_ptr<PluginHouse> house_;
   std::vector<ModelPlugins> plugins_;  ///< one per model
   std::vector<std::unique_ptr<ModelRuntime>> runtimes_;
+  std::vector<std::shared_ptr<engine::Supervisor>> supervisors_;  ///< one per runtime
 };
 
 Result<> ServeProcess::load_plugins(const config::Config &config) {
   auto house = PluginHouse::open(config.plugins, clock_, metrics_.get());
   if (!house) return house.error();
   house_ = std::move(*house);
+  house_->load_libraries(config);
   std::vector<config::Problem> problems;
   for (const auto &model : config.models) plugins_.push_back(house_->configure(model, problems));
   for (const auto &problem : problems) fmt::print(stderr, "{}\n", config::to_string(problem));
@@ -158,17 +162,29 @@ void publish(metrics::Registry &metrics, const ModelPlugins &plugins) {
   one(plugins.decoder, "decoder");
 }
 
+std::shared_ptr<engine::Supervisor> supervise(const std::string &model, ModelRuntime &runtime,
+                                              const config::Plugins &plugins) {
+  engine::ReopenPolicy policy;
+  policy.first_delay = plugins.reopen_delay;
+  policy.max_attempts = plugins.max_reopens;
+  const auto reopen = [&runtime](const request::GeneratorStats &last, const std::function<bool()> &stop) {
+    return runtime.reopen(last.culprit, stop);
+  };
+  return std::make_shared<engine::Supervisor>(model, runtime.generator(), reopen, policy,
+                                              [&runtime] { return runtime.backend_health(); });
+}
+
 int ServeProcess::run(const config::LoadInput &input, const config::Loaded &loaded) {
   const auto &config = loaded.config;
   metrics_ = std::make_unique<metrics::Registry>(config.server.vllm_metric_names);
   metrics::publish_build_info(*metrics_, kVersion, "");
+  const bool can_reload = !input.path.empty();
+  const sigset_t signals_set = our_signals(can_reload);
+  pthread_sigmask(SIG_BLOCK, &signals_set, nullptr);
   // Libraries first, while this thread is the only one: their constructors may mind.
   if (auto r = load_plugins(config); !r) return fail(r.error());
   for (const auto &plugins : plugins_) publish(*metrics_, plugins);
 
-  const bool can_reload = !input.path.empty();
-  const sigset_t signals_set = our_signals(can_reload);
-  pthread_sigmask(SIG_BLOCK, &signals_set, nullptr);
   Signals signals(can_reload);
   Reloader reloader(input, loaded, *house_, *metrics_);
   lifecycle::Service service(service_options(config.server, config.models.size()),
@@ -200,7 +216,8 @@ int ServeProcess::run(const config::LoadInput &input, const config::Loaded &load
     auto runtime = ModelRuntime::load(config.models[i], plugins_[i], house_->host(), clock_,
                                       config.server.max_queued, hooks);
     if (runtime) {
-      attach(*served[i], **runtime, plugins_[i]);
+      supervisors_.push_back(supervise(config.models[i].name, **runtime, config.plugins));
+      attach(*served[i], **runtime, plugins_[i], supervisors_.back());
       reloader.add(config.models[i].name, **runtime, plugins_[i].scheduler);
       runtimes_.push_back(std::move(*runtime));
       log::info("load", "{} is ready", config.models[i].name);
@@ -226,8 +243,16 @@ int ServeProcess::run(const config::LoadInput &input, const config::Loaded &load
   if (!clean) log::warn("serve", "some requests did not finish within the drain timeout and were cancelled");
   signals.on_second(nullptr);
   server.stop();
-  for (const auto &runtime : runtimes_) runtime->generator()->stop();
+  bool stuck = false;
+  for (const auto &supervisor : supervisors_) {
+    supervisor->stop();
+    stuck |= supervisor->stuck();
+  }
   log::info("serve", "stopped");
+  if (stuck) {  // a thread is still inside of a plugin, so nothing may be taken down under it
+    std::fflush(nullptr);
+    std::_Exit(1);
+  }
   return 0;
 }
 

@@ -38,19 +38,20 @@ std::shared_ptr<lifecycle::ServedModel> make_served(const config::Model &model, 
   return served;
 }
 
-void attach(lifecycle::ServedModel &served, const ModelRuntime &runtime, const ModelPlugins &plugins) {
+void attach(lifecycle::ServedModel &served, const ModelRuntime &runtime, const ModelPlugins &plugins,
+            std::shared_ptr<request::Generator> generator) {
   served.tokenizer = runtime.tokenizer();
   served.chat_template = runtime.chat_template();
-  served.generator = runtime.generator();
+  served.generator = std::move(generator);
   if (plugins.engine.library != nullptr) {  // an engine samples by itself, so it stands in the samplers' place
     served.samplers.push_back(request_schema(plugins.engine, [](const plugin::Options &) { return Result<>{}; }));
     return served.state.ready();
   }
   for (size_t i = 0; i < plugins.samplers.size(); ++i)
     served.samplers.push_back(request_schema(
-        plugins.samplers[i], [&sampler = runtime.sampler(i)](const plugin::Options &o) { return sampler.validate(o); }));
+        plugins.samplers[i], [&runtime, i](const plugin::Options &o) { return runtime.validate_for_sampler(i, o); }));
   served.decoder = request_schema(
-      plugins.decoder, [&decoder = runtime.decoder()](const plugin::Options &o) { return decoder.validate(o); });
+      plugins.decoder, [&runtime](const plugin::Options &o) { return runtime.validate_for_decoder(o); });
   const auto &from = runtime.defaults();
   served.defaults.temperature = from.temperature;
   served.defaults.top_p = from.top_p;

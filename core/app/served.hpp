@@ -11,7 +11,9 @@ namespace sluice::app {
 std::shared_ptr<lifecycle::ServedModel> make_served(const config::Model &model, metrics::Registry &metrics);
 
 /// Fills it with what was loaded and calls it ready. The runtime outlives the service's use of the model.
-void attach(lifecycle::ServedModel &served, const ModelRuntime &runtime, const ModelPlugins &plugins);
+/// generator  the runtime's, or what stands in front of it
+void attach(lifecycle::ServedModel &served, const ModelRuntime &runtime, const ModelPlugins &plugins,
+            std::shared_ptr<request::Generator> generator);
 
 /// Shows a load on the terminal and, when `served` is given, in /health/ready.
 LoadHooks progress_hooks(Progress &progress, lifecycle::ServedModel *served);

@@ -48,8 +48,9 @@ class OptionTable {
 /// A plugin by name, with its own options. Those are validated later against the plugin's schema.
 struct PluginUse {
   std::string name;     ///< what `use =` says, or the plain string; empty = not used
-  OptionTable options;  ///< without `use`; nodes keep their source positions
+  OptionTable options;  ///< without `use` and `isolation`; nodes keep their source positions
   Origin origin;
+  bool own_process = false;  ///< isolation = "process"; backends and engines only
 };
 
 /// [server] and what belongs to it. Every field is declared once in fields.cpp with its key, range and doc.
@@ -89,8 +90,8 @@ struct Model {
   std::string path;  ///< absolute; relative paths in a file are relative to that file
   std::string draft_heads;  ///< absolute; empty = none
   std::vector<std::string> aliases;
-  PluginUse backend{"cpu", {}, {}}, scheduler{"fcfs", {}, {}}, decoder{"plain", {}, {}};
-  std::vector<PluginUse> samplers{{"chain", {}, {}}};
+  PluginUse backend{"cpu", {}, {}, false}, scheduler{"fcfs", {}, {}, false}, decoder{"plain", {}, {}, false};
+  std::vector<PluginUse> samplers{{"chain", {}, {}, false}};
   std::optional<PluginUse> engine;  ///< a request-level engine instead of the four above, whose names are then empty
   Kv kv;
   uint32_t context = 0;         ///< tokens; 0 = the model's own
@@ -102,6 +103,9 @@ struct Model {
 struct Plugins {
   std::vector<std::string> dirs;  ///< searched before $SLUICE_PLUGIN_PATH and the installed folder
   bool insecure = false;          ///< accepts files that others may write
+  std::chrono::milliseconds call_deadline{30'000};  ///< for a call on an engine thread, and for a step
+  std::chrono::milliseconds reopen_delay{1'000};    ///< before a damaged model is opened anew; doubles up to a minute
+  uint32_t max_reopens = 5;                         ///< in a row; then the model stays down
 };
 
 struct Config {

@@ -24,6 +24,7 @@ struct Field {
   bool is_path = false;         ///< made absolute
   bool is_secret = false;       ///< never shown
   bool engine_does_it = false;  ///< has no meaning for a model with an engine
+  bool may_be_isolated = false; ///< a plugin that may live in a process of its own
   std::vector<std::string> choices = {};
 };
 

@@ -163,7 +163,10 @@ class Loader {
 
   void read_backends(toml::table &backends) {
     PluginUse use;
-    const Field field{.key = "", .slot = &use, .doc = "a backend that models name with backend = \"X\""};
+    const Field field{.key = "",
+                      .slot = &use,
+                      .doc = "a backend that models name with backend = \"X\"",
+                      .may_be_isolated = true};
     for (auto &&[key, node] : backends) {
       const Origin origin = in_file(key.source());
       const std::string name(key.str()), full = "backends." + key_part(name);
@@ -215,6 +218,7 @@ class Loader {
       if (model.backend.options.empty()) {
         model.backend.name = named->second.name;
         model.backend.options = named->second.options;
+        model.backend.own_process |= named->second.own_process;
       } else if (named->second.name != model.backend.name) {
         report(model.backend.origin,
                fmt::format("{}.backend has options of its own and uses {}, which is [backends.{}]; write backend = {} "

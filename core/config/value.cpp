@@ -46,8 +46,9 @@ std::string node_text(const toml::node &node) {
 
 /// `{ use = "cpu", threads = 4 }`, or `"cpu"` when there are no options.
 std::string plugin_text(const PluginUse &use) {
-  if (use.options.empty()) return toml_text(use.name);
+  if (use.options.empty() && !use.own_process) return toml_text(use.name);
   std::string out = "{ use = " + toml_text(use.name);
+  if (use.own_process) out += ", isolation = \"process\"";
   for (const auto &[key, value] : *use.options) out += ", " + key_part(key.str()) + " = " + node_text(value);
   return out + " }";
 }
@@ -143,7 +144,7 @@ Wrong set_list(std::vector<std::string> &slot, const Target &t, toml::node &valu
 Wrong set_plugin(PluginUse &use, const Target &t, toml::node &value) {
   if (const auto *text = value.as_string()) {
     if (!is_name(**text)) return complaint(t, value, fmt::format(" (a name is {})", kNameRule));
-    if (use.name != **text) use = {**text, {}, {}};
+    if (use.name != **text) use = {}, use.name = **text;
     use.origin = t.origin;
     return {};
   }
@@ -153,7 +154,18 @@ Wrong set_plugin(PluginUse &use, const Target &t, toml::node &value) {
   if (name == nullptr)
     return fmt::format("{} has no string `use`; it must be {}: {}", t.key, expectation(t.field), t.field.doc);
   if (!is_name(**name)) return fmt::format("{}.use is {}; a name is {}", t.key, excerpt(**name), kNameRule);
-  PluginUse made{**name, {}, t.origin};
+  PluginUse made;
+  made.name = **name, made.origin = t.origin;
+  if (const toml::node *isolation = table->get("isolation")) {
+    if (!t.field.may_be_isolated)
+      return fmt::format("{}.isolation cannot be: only backends and engines can live in a process of their own", t.key);
+    const auto *text = isolation->as_string();
+    if (text == nullptr || (**text != "none" && **text != "process"))
+      return fmt::format("{}.isolation is {}; it must be \"none\" or \"process\"", t.key,
+                         text == nullptr ? kind_of(*isolation) : excerpt(**text));
+    made.own_process = **text == "process";
+    table->erase("isolation");
+  }
   table->erase("use");
   made.options = std::move(*table);
   use = std::move(made);

@@ -15,7 +15,7 @@ Result<DraftModel> DraftModel::create(DraftModelParts parts, uint32_t vocab_size
                                       const kv::BlockPool &pool) {
   sluice_model_info info{};
   info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
-  if (auto r = call(parts.name.c_str(), parts.backend->model_info, parts.model, &info); !r) return r.error().error;
+  if (auto r = call({parts.name.c_str(), "model_info"}, parts.backend->model_info, parts.model, &info); !r) return r.error().error;
   if (info.kv_mode != SLUICE_KV_MODE_PAGED || info.n_kv_groups != 1)
     return Error{Code::kUnsupported, fmt::format("{}: kv_mode {} with {} KV groups; a draft model has paged KV with one",
                                                  parts.name, info.kv_mode, info.n_kv_groups), {}};
@@ -34,7 +34,7 @@ DraftModel::DraftModel(DraftModel &&other) noexcept
 DraftModel::~DraftModel() { release(); }
 
 void DraftModel::release() {
-  if (ticket_) parts_.backend->release(parts_.model, *ticket_);
+  if (ticket_) (void)call_void({parts_.name.c_str(), "release"}, parts_.backend->release, parts_.model, *ticket_);
   ticket_.reset();
 }
 
@@ -162,11 +162,11 @@ PluginResult DraftModel::run() {
   auto now = step();
   now.spec = &kAsItIs;
   sluice_ticket ticket = 0;
-  if (auto r = call(parts_.name.c_str(), parts_.backend->submit, parts_.model, &now, &ticket); !r) return r;
+  if (auto r = call({parts_.name.c_str(), "submit"}, parts_.backend->submit, parts_.model, &now, &ticket); !r) return r;
   ticket_ = ticket;
   result_ = {};
   result_.struct_size = SLUICE_SIZE_THROUGH(sluice_step_result, queue_ns);
-  auto waited = call(parts_.name.c_str(), parts_.backend->wait, parts_.model, ticket, kPatienceNs, &result_);
+  auto waited = call({parts_.name.c_str(), "wait"}, parts_.backend->wait, parts_.model, ticket, kPatienceNs, &result_);
   if (!waited) {
     auto failure = waited.error();
     failure.poisoned |= failure.error.code == Code::kTimeout;
@@ -174,7 +174,7 @@ PluginResult DraftModel::run() {
   }
   if (result_.n_rows != now.n_rows || (now.n_rows > 0 && result_.logits_host == nullptr))
     return PluginFailure{{Code::kInternal, fmt::format("{}: {} rows came back, {} were asked for", parts_.name,
-                                                       result_.n_rows, now.n_rows), {}}, true};
+                                                       result_.n_rows, now.n_rows), {}}, true, parts_.name};
   return {};
 }
 

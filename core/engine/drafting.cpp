@@ -76,9 +76,9 @@ PluginResult Drafting::run_rounds(std::span<DraftSeat> seats) {
 
 PluginResult Drafting::ask(std::span<const DraftSeat> seats, uint32_t round) {
   fill_in(seats, round);
-  if (auto r = call(parts_.name.c_str(), parts_.vtbl->draft, parts_.instance, &in_, tree_.again()); !r) return r;
+  if (auto r = call({parts_.name.c_str(), "draft"}, parts_.vtbl->draft, parts_.instance, &in_, tree_.again()); !r) return r;
   if (auto wrong = tree_.check(n_q_rows_); !wrong.empty())
-    return PluginFailure{{Code::kInternal, parts_.name + ": draft: " + wrong, {}}, false};
+    return PluginFailure{{Code::kInternal, parts_.name + ": draft: " + wrong, {}}, false, parts_.name};
   return {};
 }
 

@@ -58,7 +58,7 @@ void EngineCore::drop_branch(Sequence &branch) {
   pool_.free(branch.blocks);
   host_pool_.free(branch.host_blocks);
   batch_.forget(branch);
-  if (branch.decoder_seq != nullptr) parts_.decoder->seq_close(parts_.decoder_instance, branch.decoder_seq);
+  close_decoder(branch);
 }
 
 void EngineCore::release_branches(sluice_seq_ref ref) {
@@ -280,7 +280,7 @@ bool EngineCore::submit_copies() {
   if (copies_.size() == 0) return true;
   const auto batch = copies_.abi();
   sluice_ticket ticket = 0;  // the step comes behind it in the same queue
-  auto queued = call(backend_who_.c_str(), parts_.backend->kv_ops, parts_.model, &batch, &ticket);
+  auto queued = call({backend_who_.c_str(), "kv_ops"}, parts_.backend->kv_ops, parts_.model, &batch, &ticket);
   copies_.clear();
   if (!queued) fail_batch(queued.error());
   return queued.has_value();
@@ -365,10 +365,10 @@ void EngineCore::branch(uint64_t now) {
   }
   const auto in = branch_call_.in();
   auto out = branch_call_.out();
-  auto ranked = call(decoder_who_.c_str(), parts_.decoder->branch, parts_.decoder_instance, &in, &out);
+  auto ranked = call({decoder_who_.c_str(), "branch"}, parts_.decoder->branch, parts_.decoder_instance, &in, &out);
   if (ranked) {
     if (auto wrong = branch_call_.take(out.n, rules, limits_.vocab_size); !wrong.empty())
-      ranked = PluginFailure{{Code::kInternal, decoder_who_ + ": branch: " + wrong, {}}, true};
+      ranked = PluginFailure{{Code::kInternal, decoder_who_ + ": branch: " + wrong, {}}, true, decoder_who_};
   }
   if (!ranked) note_plugin_error(ranked.error());
   size_t row = 0;
@@ -477,7 +477,7 @@ boost::system::result<std::unique_ptr<Sequence>, PluginFailure> EngineCore::fork
   fork->most_computed = from.most_computed;
   fork->spec = from.spec;
   if (SLUICE_HAS_FN(parts_.decoder, sluice_decoder_vtbl, seq_fork)) {
-    auto forked = call(decoder_who_.c_str(), parts_.decoder->seq_fork, parts_.decoder_instance,
+    auto forked = call({decoder_who_.c_str(), "seq_fork"}, parts_.decoder->seq_fork, parts_.decoder_instance,
                        static_cast<const sluice_decoder_seq *>(from.decoder_seq), &fork->decoder_seq);
     if (!forked) return forked.error();
   }
@@ -548,7 +548,7 @@ void EngineCore::commit_branching_decoder(uint64_t device_ns) {
   told.n_drafted = none.data();
   told.n_accepted = none.data();
   told.step_ns = told.plain_ns = device_ns;
-  if (auto heard = call(decoder_who_.c_str(), parts_.decoder->commit, parts_.decoder_instance, &told); !heard)
+  if (auto heard = call({decoder_who_.c_str(), "commit"}, parts_.decoder->commit, parts_.decoder_instance, &told); !heard)
     note_plugin_error(heard.error());
 }
 

@@ -16,7 +16,7 @@ bool EngineCore::submit_batch() {
   const auto step = batch_.abi(++step_no_);
   submitted_ns_ = parts_.clock->now_ns();
   sluice_ticket ticket = 0;
-  auto submitted = call(backend_who_.c_str(), parts_.backend->submit, parts_.model, &step, &ticket);
+  auto submitted = call({backend_who_.c_str(), "submit"}, parts_.backend->submit, parts_.model, &step, &ticket);
   if (!submitted) {
     fail_batch(submitted.error());
     return false;
@@ -28,7 +28,7 @@ bool EngineCore::submit_batch() {
 StepOutcome EngineCore::finish_batch(uint64_t timeout_ns) {
   sluice_step_result result{};
   result.struct_size = SLUICE_SIZE_THROUGH(sluice_step_result, queue_ns);
-  auto waited = call(backend_who_.c_str(), parts_.backend->wait, parts_.model, *ticket_, timeout_ns, &result);
+  auto waited = call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, *ticket_, timeout_ns, &result);
   if (!waited && waited.error().error.code == Code::kTimeout) return StepOutcome::kInFlight;
   if (!waited) {
     fail_batch(waited.error());
@@ -42,13 +42,12 @@ StepOutcome EngineCore::finish_batch(uint64_t timeout_ns) {
       commit(result);
     }
   }
-  parts_.backend->release(parts_.model, *ticket_);
-  ticket_.reset();
+  release_ticket();
   return StepOutcome::kCommitted;
 }
 
 PluginFailure EngineCore::backend_garbage(const std::string &what) const {
-  return {{Code::kInternal, fmt::format("backend {}: {}", parts_.backend_name, what), {}}, true};
+  return {{Code::kInternal, fmt::format("backend {}: {}", parts_.backend_name, what), {}}, true, backend_who_};
 }
 
 PluginResult EngineCore::choose_tokens(const sluice_step_result &result) {

@@ -44,10 +44,10 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   sluice_model_info info{};
   info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
   const std::string backend = "backend " + parts.backend_name;
-  if (auto r = call(backend.c_str(), parts.backend->model_info, parts.model, &info); !r) return r.error().error;
+  if (auto r = call({backend.c_str(), "model_info"}, parts.backend->model_info, parts.model, &info); !r) return r.error().error;
   sluice_sample_caps caps{};
   caps.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_caps, logprobs_kinds);
-  if (auto r = call(backend.c_str(), parts.backend->sample_caps, parts.model, &caps); !r) return r.error().error;
+  if (auto r = call({backend.c_str(), "sample_caps"}, parts.backend->sample_caps, parts.model, &caps); !r) return r.error().error;
   if (info.kv_mode != SLUICE_KV_MODE_PAGED || info.n_kv_groups != 1)
     return Error{Code::kUnsupported,
                  fmt::format("{}: kv_mode {} with {} KV groups; this server runs paged KV with one group", backend,
@@ -55,7 +55,7 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   sluice_decoder_needs needs{};
   needs.struct_size = SLUICE_SIZE_THROUGH(sluice_decoder_needs, flags);
   const std::string decoder = "decoder " + parts.decoder_name;
-  if (auto r = call(decoder.c_str(), parts.decoder->needs, parts.decoder_instance, &needs); !r)
+  if (auto r = call({decoder.c_str(), "needs"}, parts.decoder->needs, parts.decoder_instance, &needs); !r)
     return r.error().error;
   if (needs.max_branches > 1) {
     if (auto r = check_branching(decoder, parts.decoder, needs, limits); !r) return r.error();
@@ -127,7 +127,7 @@ boost::system::result<sluice_scheduler *, Error> EngineCore::create_scheduler(co
   setup.host = &sched_host_;
   const std::string who = "scheduler " + from.name;
   sluice_scheduler *made = nullptr;
-  if (auto r = call(who.c_str(), from.vtbl->create, parts_.host, from.options, &setup, &made); !r)
+  if (auto r = call({who.c_str(), "create"}, from.vtbl->create, parts_.host, from.options, &setup, &made); !r)
     return r.error().error;
   if (made == nullptr) return Error{Code::kInternal, who + ": create succeeded without an instance", {}};
   return made;
@@ -135,13 +135,13 @@ boost::system::result<sluice_scheduler *, Error> EngineCore::create_scheduler(co
 
 Result<> EngineCore::change_scheduler(const SchedulerChange &to) {
   if (!to.fresh && SLUICE_HAS_FN(parts_.scheduler, sluice_scheduler_vtbl, reconfigure)) {
-    auto r = call(scheduler_who_.c_str(), parts_.scheduler->reconfigure, scheduler_, to.options);
+    auto r = call({scheduler_who_.c_str(), "reconfigure"}, parts_.scheduler->reconfigure, scheduler_, to.options);
     if (!r) return r.error().error;
     return {};
   }
   auto made = create_scheduler(to);
   if (!made) return made.error();
-  parts_.scheduler->destroy(scheduler_);
+  (void)call_void({scheduler_who_.c_str(), "destroy"}, parts_.scheduler->destroy, scheduler_);
   scheduler_ = *made;
   parts_.scheduler = to.vtbl;
   parts_.scheduler_name = to.name;
@@ -160,18 +160,19 @@ EngineCore::~EngineCore() {
   if (ticket_) {  // the backend may still read what it was given to write into
     sluice_step_result result{};
     result.struct_size = SLUICE_SIZE_THROUGH(sluice_step_result, queue_ns);
-    (void)call("backend", parts_.backend->wait, parts_.model, *ticket_, uint64_t{5'000'000'000}, &result);
-    parts_.backend->release(parts_.model, *ticket_);
+    (void)call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, *ticket_, uint64_t{5'000'000'000}, &result);
+    release_ticket();
   }
   for (auto &sequence : sequences_) {
     if (!sequence) continue;
     chain_.close(*sequence);
-    if (sequence->decoder_seq != nullptr) parts_.decoder->seq_close(parts_.decoder_instance, sequence->decoder_seq);
+    close_decoder(*sequence);
   }
   for (auto &group : groups_)
     if (group)
       for (auto &branch : group->others) drop_branch(*branch);
-  if (scheduler_ != nullptr) parts_.scheduler->destroy(scheduler_);
+  if (scheduler_ != nullptr)
+    (void)call_void({scheduler_who_.c_str(), "destroy"}, parts_.scheduler->destroy, scheduler_);
 }
 
 Result<> EngineCore::check(const request::Request &request, const EngineLimits &limits) {
@@ -205,7 +206,7 @@ Result<> EngineCore::check(const request::Request &request, const EngineLimits &
 }
 
 Result<> EngineCore::submit(std::shared_ptr<const request::Request> request) {
-  if (poisoned_) return Error{Code::kUnavailable, "the model is down: " + poisoned_->message, {}};
+  if (poisoned_) return Error{Code::kUnavailable, "the model is down: " + poisoned_->error.message, {}};
   if (free_refs_.size() < request->n_answers)
     return Error{Code::kResourceExhausted, fmt::format("{} sequences are running or waiting, no more are taken",
                                                        n_live_), {}};
@@ -238,7 +239,7 @@ Result<> EngineCore::submit(std::shared_ptr<const request::Request> request) {
       start.n_stop = static_cast<uint32_t>(request->stop_tokens.size());
       start.stop_tokens = request->stop_tokens.data();
       start.request = request->decoder_options ? request->decoder_options->handle() : nullptr;
-      result = call(decoder_who_.c_str(), parts_.decoder->seq_open, parts_.decoder_instance, &start,
+      result = call({decoder_who_.c_str(), "seq_open"}, parts_.decoder->seq_open, parts_.decoder_instance, &start,
                     &sequence->decoder_seq);
       if (!result) chain_.close(*sequence);
     }
@@ -355,8 +356,8 @@ void EngineCore::retire(sluice_seq_ref ref, uint8_t sched_event) {
   pool_.free(sequence.blocks);
   host_pool_.free(sequence.host_blocks);
   batch_.forget(sequence);
-  chain_.close(sequence);
-  if (sequence.decoder_seq != nullptr) parts_.decoder->seq_close(parts_.decoder_instance, sequence.decoder_seq);
+  if (const auto closed = chain_.close(sequence); !closed) note_plugin_error(closed.error());
+  close_decoder(sequence);
   table_.event(sched_event, ref, sequence.computed, sequence.generated(), 0);
   const auto [begin, end] = by_request_.equal_range(sequence.request->id);
   by_request_.erase(std::find_if(begin, end, [&](const auto &entry) { return entry.second == ref; }));
@@ -369,7 +370,7 @@ void EngineCore::retire(sluice_seq_ref ref, uint8_t sched_event) {
 
 StepOutcome EngineCore::step(uint64_t timeout_ns) {
   if (!ticket_) {
-    if (poisoned_) end_all(*poisoned_);
+    if (poisoned_) end_all(poisoned_->error);
     expire();
     land_transfers(0);
     if (!plan()) return transfers_.empty() ? StepOutcome::kIdle : wait_for_transfers(timeout_ns);
@@ -401,10 +402,24 @@ void EngineCore::expire() {
 void EngineCore::note_plugin_error(const PluginFailure &failure) {
   if (worth_a_line(counters_.plugin_errors++) || failure.poisoned)
     log::error("engine", "{}{}", failure.error.message, failure.poisoned ? " (the instance is damaged)" : "");
-  if (failure.poisoned && !poisoned_) poisoned_ = failure.error;
+  if (failure.poisoned && !poisoned_) poisoned_ = failure;
+}
+
+void EngineCore::release_ticket() {
+  const auto released = call_void({backend_who_.c_str(), "release"}, parts_.backend->release, parts_.model, *ticket_);
+  ticket_.reset();
+  if (!released) note_plugin_error(released.error());
+}
+
+void EngineCore::close_decoder(const Sequence &sequence) {
+  if (sequence.decoder_seq == nullptr) return;
+  const auto closed = call_void({decoder_who_.c_str(), "seq_close"}, parts_.decoder->seq_close,
+                                parts_.decoder_instance, sequence.decoder_seq);
+  if (!closed) note_plugin_error(closed.error());
 }
 
 void EngineCore::abandon(const Error &error) {
+  if (!poisoned_) poisoned_ = PluginFailure{error, true, backend_who_};
   for (const auto ref : live_refs()) sequences_[ref]->in_flight = false;
   end_all(error);
 }
@@ -423,7 +438,8 @@ request::GeneratorStats EngineCore::stats() const {
   stats.kv_blocks_total = pool_.total();
   stats.kv_blocks_used = pool_.used_blocks();
   stats.healthy = !poisoned_;
-  if (poisoned_) stats.trouble = poisoned_->message;
+  stats.damaged = poisoned_.has_value();
+  if (poisoned_) stats.trouble = poisoned_->error.message, stats.culprit = poisoned_->who;
   return stats;
 }
 

@@ -3,6 +3,7 @@
 #include <sluice/abi/kinds/decoder.h>
 #include <sluice/abi/kinds/scheduler.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -65,6 +66,7 @@ struct EngineLimits {
   SwapRates swap_rates;          ///< where to start from
   uint32_t max_rows = 0;         ///< rows in one step, at least max_seqs; what is above that goes to drafts
   bool prefix_cache = true;      ///< blocks of equal prefixes are computed once
+  std::chrono::milliseconds call_deadline{30'000};  ///< a call into a plugin, or a step, that takes longer is an overrun
   uint64_t explain_after_ns = 0; ///< the log says why the first in line waits longer than this; 0 = never
 };
 
@@ -106,7 +108,8 @@ class EngineCore {
   /// Between two calls of step(). A new instance hears ARRIVE of everybody alive, so nobody is lost.
   /// errors: the plugin's; then nothing has changed
   Result<> change_scheduler(const SchedulerChange &to);
-  /// Ends everything with an error although a step may be under way: the last resort when the backend hangs.
+  /// Ends everything with an error although a step may be under way: the last resort when the backend hangs. The core
+  /// stays unhealthy.
   void abandon(const Error &error);
 
   /// Plans, submits, waits up to timeout_ns, samples and commits.
@@ -192,6 +195,8 @@ class EngineCore {
   void note_plugin_error(const PluginFailure &failure);
   bool judges_rows(const DraftSeat &seat) const;
   void note_draft_error(const PluginFailure &failure);
+  void release_ticket();
+  void close_decoder(const Sequence &sequence);
   std::vector<sluice_seq_ref> live_refs() const;
   void enlist(sluice_seq_ref ref, uint8_t state);
   void delist(sluice_seq_ref ref);
@@ -311,7 +316,7 @@ class EngineCore {
   uint64_t next_seq_id_ = 1, step_no_ = 0, wake_at_ns_ = 0, next_deadline_ns_ = 0;
   uint64_t submitted_ns_ = 0;
   std::optional<sluice_ticket> ticket_;
-  std::optional<Error> poisoned_;
+  std::optional<PluginFailure> poisoned_;
   request::GeneratorStats counters_;
 };
 

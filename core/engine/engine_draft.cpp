@@ -241,7 +241,7 @@ PluginResult EngineCore::move_accepted() {
   moves.src = move_src_.data();
   moves.dst = move_dst_.data();
   sluice_ticket ticket = 0;
-  return call(backend_who_.c_str(), parts_.backend->kv_ops, parts_.model, &moves, &ticket);
+  return call({backend_who_.c_str(), "kv_ops"}, parts_.backend->kv_ops, parts_.model, &moves, &ticket);
 }
 
 /// Lets go of blocks that only rejected drafts used.
@@ -286,7 +286,7 @@ void EngineCore::commit_decoder(uint64_t device_ns) {
   told.node_accepted = node_accepted_.data();
   told.step_ns = told.plain_ns = device_ns;
   told.draft_ns = drafting_->draft_ns();
-  if (auto heard = call(decoder_who_.c_str(), parts_.decoder->commit, parts_.decoder_instance, &told); !heard) {
+  if (auto heard = call({decoder_who_.c_str(), "commit"}, parts_.decoder->commit, parts_.decoder_instance, &told); !heard) {
     drafting_->failed(heard.error());
     note_draft_error(heard.error());
   }

@@ -180,7 +180,7 @@ bool EngineCore::plan() {
   }
   if (table_.has_events()) {
     const auto events = table_.events();
-    auto heard = call(scheduler_who_.c_str(), parts_.scheduler->on_events, scheduler_, &events);
+    auto heard = call({scheduler_who_.c_str(), "on_events"}, parts_.scheduler->on_events, scheduler_, &events);
     table_.clear_events();
     free_refs_.insert(free_refs_.end(), retired_refs_.begin(), retired_refs_.end());
     retired_refs_.clear();
@@ -189,7 +189,7 @@ bool EngineCore::plan() {
   if (n_live_ == 0) return false;
 
   buffers_.reset();
-  auto planned = call(scheduler_who_.c_str(), parts_.scheduler->plan, scheduler_, &buffers_.view, &buffers_.plan);
+  auto planned = call({scheduler_who_.c_str(), "plan"}, parts_.scheduler->plan, scheduler_, &buffers_.view, &buffers_.plan);
   std::string wrong;
   if (!planned) {
     note_plugin_error(planned.error());

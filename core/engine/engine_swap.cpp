@@ -93,7 +93,7 @@ void EngineCore::start_transfer(bool in, KvOps &ops, std::vector<std::pair<sluic
   transfer.queued_ns = transfer.last_seen_moving_ns = parts_.clock->now_ns();
   if (ops.size() > 0) {
     const auto batch = ops.abi();
-    auto queued = call(backend_who_.c_str(), parts_.backend->kv_ops, parts_.model, &batch, &transfer.ticket);
+    auto queued = call({backend_who_.c_str(), "kv_ops"}, parts_.backend->kv_ops, parts_.model, &batch, &transfer.ticket);
     ops.clear();
     if (!queued) return fail_transfer(transfer, queued.error());
   }
@@ -108,7 +108,7 @@ bool EngineCore::land_transfers(uint64_t timeout_ns) {
     auto &transfer = transfers_[i];
     PluginResult waited;
     if (transfer.ticket != 0)
-      waited = call(backend_who_.c_str(), parts_.backend->wait, parts_.model, transfer.ticket, timeout_ns, nullptr);
+      waited = call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, transfer.ticket, timeout_ns, nullptr);
     timeout_ns = 0;
     if (!waited && waited.error().error.code == Code::kTimeout) {
       transfer.last_seen_moving_ns = parts_.clock->now_ns();

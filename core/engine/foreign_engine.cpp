@@ -18,6 +18,8 @@ using request::FinishReason;
 namespace {
 
 constexpr std::chrono::seconds kHealthPeriod{1};
+constexpr std::chrono::milliseconds kAnswerPatience{50};  // of an I/O thread
+constexpr std::chrono::milliseconds kStopPatience{8'000};
 constexpr uint64_t kMaxEventTextBytes = 1 << 20;
 constexpr size_t kMaxMessageBytes = 500;
 constexpr size_t kEndedRemembered = 256;
@@ -71,6 +73,9 @@ void ForeignEngine::start(const Limits &limits) {
   if (info().max_context != 0)
     limits_.max_context = limits.max_context == 0 ? info().max_context : std::min(limits.max_context, info().max_context);
   if (info().max_concurrent != 0) limits_.max_live = std::min(limits_.max_live, info().max_concurrent);
+  late_ = std::make_unique<LateCall>(limits.call_deadline);
+  caller_ = std::thread([this] { make_calls(); });
+  pthread_setname_np(caller_.native_handle(), "sluice-calls");
   watch_ = std::thread([this] { watch(); });
   pthread_setname_np(watch_.native_handle(), "sluice-foreign");
 }
@@ -95,41 +100,22 @@ Result<> ForeignEngine::submit(std::shared_ptr<const request::Request> request) 
     if (live_.size() >= limits_.max_live)
       return Error{Code::kResourceExhausted,
                    fmt::format("{} requests are running, at most {} are taken", live_.size(), limits_.max_live), {}};
+    if (!overrun_.empty()) return Error{Code::kUnavailable, "the model does not answer: " + overrun_, {}};
     live_.emplace(request->id, Live{request});  // before the call: the first event may come from inside it
   }
   changed_.notify_one();  // there may be a new nearest deadline
 
-  sluice_sample_spec spec{};
-  spec.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind);
-  spec.flags = request->want_logprobs ? SLUICE_SPF_LOGPROB : 0;
-  spec.temperature = 1, spec.top_p = 1, spec.repetition = 1;
-  const auto own = request->sampler_options.empty() ? nullptr : request->sampler_options.front();
-  sluice_engine_request out{};
-  out.struct_size = SLUICE_SIZE_THROUGH(sluice_engine_request, request);
-  out.input_kind = SLUICE_INPUT_TOKENS;
-  out.request_id = request->id;
-  out.prompt = request->prompt.data();
-  out.n_prompt = static_cast<uint32_t>(request->prompt.size());
-  out.max_new = request->max_new;
-  out.seed = request->seed;
-  out.deadline_ns = request->deadline_ns;
-  out.spec = &spec;
-  out.request = own ? own->handle() : options_->handle();
-
-  Result<> taken;
-  {
-    const std::shared_lock calls(calls_);
-    if (plugin_) taken = plugin_->generate(out);
-    else taken = Error{Code::kUnavailable, "the model is stopping", {}};
-  }
-  const std::lock_guard lock(mutex_);
-  if (taken) {
-    stats_.prompt_tokens += request->prompt.size();
-    return {};
-  }
-  if (taken.error().code == Code::kInternal || taken.error().code == Code::kDeviceLost) note_fault(taken.error().message);
+  const auto job = std::make_shared<Job>();
+  job->request = request;
+  std::unique_lock lock(mutex_);
+  jobs_.push_back(job);
+  jobs_changed_.notify_one();
+  // A refusal keeps its status when it comes at once, as it should; a later one becomes an error event.
+  job_done_.wait_for(lock, kAnswerPatience, [&] { return job->outcome.has_value(); });
+  job->awaited = false;
+  if (!job->outcome || *job->outcome) return {};
   // Gone already: an event has ended it, so its channel has what it needs.
-  return live_.erase(request->id) > 0 ? taken : Result<>{};
+  return live_.erase(request->id) > 0 ? *job->outcome : Result<>{};
 }
 
 void ForeignEngine::cancel(uint64_t request_id, request::CancelCause) {
@@ -143,17 +129,31 @@ void ForeignEngine::cancel(uint64_t request_id, request::CancelCause) {
 }
 
 void ForeignEngine::cancel_in_plugin(uint64_t request_id) {
-  const std::shared_lock calls(calls_);
-  if (!plugin_) return;
-  const auto r = plugin_->cancel(request_id);  // NotFound: it has just ended, or will hear it from its next event
-  if (!r && r.error().code != Code::kNotFound) log::warn(name_, "cancel: {}", r.error().message);
+  const auto job = std::make_shared<Job>();
+  job->request_id = request_id;
+  const std::lock_guard lock(mutex_);
+  jobs_.push_back(job);
+  jobs_changed_.notify_one();
 }
 
 request::GeneratorStats ForeignEngine::stats() const {
   const std::lock_guard lock(mutex_);
   auto out = stats_;
   out.running = static_cast<uint32_t>(live_.size());
+  if (out.healthy && !overrun_.empty()) {
+    out.healthy = false;
+    out.trouble = overrun_;
+  }
+  if (!out.healthy) {
+    out.culprit = name_;
+    out.retry_after_s = std::max<uint32_t>(1, static_cast<uint32_t>(limits_.call_deadline.count() / 1000));
+  }
   return out;
+}
+
+bool ForeignEngine::stuck() const {
+  const std::lock_guard lock(mutex_);
+  return stopping_ && late_ != nullptr && !closed_;
 }
 
 void ForeignEngine::stop() {
@@ -166,9 +166,102 @@ void ForeignEngine::stop() {
   }
   changed_.notify_all();
   for (const uint64_t id : open) cancel_in_plugin(id);
+  jobs_changed_.notify_all();
   if (watch_.joinable()) watch_.join();
-  const std::unique_lock calls(calls_);
+  if (!caller_.joinable()) return plugin_.reset();
+  std::unique_lock lock(mutex_);
+  if (closed_changed_.wait_for(lock, std::min(kStopPatience, 4 * limits_.call_deadline), [this] { return closed_; })) {
+    lock.unlock();
+    return caller_.join();
+  }
+  log::error(name_, "{} has not returned; its thread is left behind", plugin::title_of(late_->watch().look().site));
+  caller_.detach();
+}
+
+// ---- calls ------------------------------------------------------------------------------------------------------
+
+void ForeignEngine::make_calls() {
+  plugin::CallWatch::use(&late_->watch());
+  std::unique_lock lock(mutex_);
+  auto next_health = std::chrono::steady_clock::now();
+  while (!stopping_ || !jobs_.empty()) {
+    if (jobs_.empty() && !jobs_changed_.wait_until(lock, next_health, [this] { return stopping_ || !jobs_.empty(); })) {
+      next_health = std::chrono::steady_clock::now() + kHealthPeriod;
+      lock.unlock();
+      check_health();
+      lock.lock();
+    }
+    if (jobs_.empty()) continue;
+    const auto job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    if (job->request != nullptr) {
+      generate(job);
+    } else if (const auto r = plugin_->cancel(job->request_id);
+               !r && r.error().code != Code::kNotFound && r.error().code != Code::kUnavailable) {
+      log::warn(name_, "cancel: {}", r.error().message);  // NotFound: it has just ended
+    }
+    lock.lock();
+  }
+  lock.unlock();
   plugin_.reset();
+  lock.lock();
+  closed_ = true;
+  closed_changed_.notify_all();
+}
+
+void ForeignEngine::generate(const std::shared_ptr<Job> &job) {
+  const request::Request &request = *job->request;
+  sluice_sample_spec spec{};
+  spec.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_spec, logprobs_kind);
+  spec.flags = request.want_logprobs ? SLUICE_SPF_LOGPROB : 0;
+  spec.temperature = 1, spec.top_p = 1, spec.repetition = 1;
+  const auto own = request.sampler_options.empty() ? nullptr : request.sampler_options.front();
+  sluice_engine_request out{};
+  out.struct_size = SLUICE_SIZE_THROUGH(sluice_engine_request, request);
+  out.input_kind = SLUICE_INPUT_TOKENS;
+  out.request_id = request.id;
+  out.prompt = request.prompt.data();
+  out.n_prompt = static_cast<uint32_t>(request.prompt.size());
+  out.max_new = request.max_new;
+  out.seed = request.seed;
+  out.deadline_ns = request.deadline_ns;
+  out.spec = &spec;
+  out.request = own ? own->handle() : options_->handle();
+
+  const Result<> taken = plugin_->generate(out);
+  const bool poisoned = plugin_->poisoned();
+  const std::lock_guard lock(mutex_);
+  if (!taken && (taken.error().code == Code::kInternal || taken.error().code == Code::kDeviceLost))
+    note_fault(taken.error().message);
+  if (poisoned) mark_damaged(taken ? "an earlier call" : taken.error().message);
+  if (taken) stats_.prompt_tokens += request.prompt.size();
+  job->outcome = taken;
+  job_done_.notify_all();
+  if (taken || job->awaited) return;
+  const Error refused = taken.error();
+  if (const auto at = live_.find(request.id); at != live_.end()) end(at, FinishReason::kError, &refused);
+}
+
+void ForeignEngine::check_health() {
+  const Result<> health = plugin_->health();
+  const bool poisoned = plugin_->poisoned();
+  const std::lock_guard lock(mutex_);
+  if (poisoned) return mark_damaged(health ? "an earlier call" : health.error().message);
+  if (health && stats_.healthy) return;
+  if (!health && stats_.trouble == health.error().message) return;
+  stats_.healthy = static_cast<bool>(health);
+  stats_.trouble = health ? std::string() : health.error().message;
+  log::warn(name_, "{}", health ? "is healthy again" : stats_.trouble);  // what runs may still end well
+}
+
+void ForeignEngine::mark_damaged(const std::string &why) {
+  if (stats_.damaged) return;
+  stats_.healthy = false, stats_.damaged = true;
+  stats_.trouble = why;
+  log::error(name_, "{} (the instance is damaged)", why);
+  const Error error{Code::kInternal, "the model's engine has failed", {}};
+  end_all(FinishReason::kError, &error);
 }
 
 // ---- events -----------------------------------------------------------------------------------------------------
@@ -278,28 +371,42 @@ void ForeignEngine::note_fault(const std::string &what) {
 
 // ---- the watch --------------------------------------------------------------------------------------------------
 
-/// Deadlines and health; a plugin that forgets a request does not keep its client waiting.
+/// Deadlines and late calls; a plugin that forgets a request does not keep its client waiting.
 void ForeignEngine::watch() {
   std::unique_lock lock(mutex_);
-  auto next_health = std::chrono::steady_clock::now();
   while (!stopping_) {
     expire(lock);
+    look_for_late_call();
     uint64_t nearest_ns = 0;
     for (const auto &[id, live] : live_) {
       const uint64_t at_ns = live.request->deadline_ns;
       if (at_ns != 0 && (nearest_ns == 0 || at_ns < nearest_ns)) nearest_ns = at_ns;
     }
     const uint64_t now_ns = clock_.now_ns();
-    auto pause = std::chrono::nanoseconds(kHealthPeriod);
+    auto pause = std::chrono::nanoseconds(late_->period());
     if (nearest_ns != 0) pause = std::min(pause, std::chrono::nanoseconds(nearest_ns > now_ns ? nearest_ns - now_ns : 0));
     if (!stopping_) changed_.wait_for(lock, pause);
-    if (stopping_) return;
-    if (std::chrono::steady_clock::now() < next_health) continue;
-    next_health = std::chrono::steady_clock::now() + kHealthPeriod;
-    lock.unlock();
-    check_health();
-    lock.lock();
   }
+}
+
+void ForeignEngine::look_for_late_call() {
+  const auto late = late_->look();
+  if (!late) {
+    if (!overrun_.empty()) log::warn(name_, "{}: it has returned, and the model goes on", overrun_);
+    overrun_.clear();
+    gave_up_ = false;
+    return;
+  }
+  if (overrun_.empty()) {
+    overrun_ = fmt::format("{} takes longer than {} ms", late->what, late_->deadline().count());
+    ++stats_.plugin_overruns;
+    log::error(name_, "{} (so far {} ms); the model is not ready until it returns", overrun_, late->so_far.count());
+  }
+  if (gave_up_ || late->so_far < 2 * late_->deadline()) return;
+  gave_up_ = true;
+  log::error(name_, "{} has not returned after {} ms; what runs is ended", late->what, late->so_far.count());
+  const Error error{Code::kTimeout, "the model's engine does not answer", {}};
+  end_all(FinishReason::kError, &error);
 }
 
 void ForeignEngine::expire(std::unique_lock<std::mutex> &lock) {
@@ -311,25 +418,6 @@ void ForeignEngine::expire(std::unique_lock<std::mutex> &lock) {
   lock.unlock();
   for (const uint64_t id : late) cancel_in_plugin(id);
   lock.lock();
-}
-
-void ForeignEngine::check_health() {
-  Result<> health;
-  bool poisoned = false;
-  {
-    const std::shared_lock calls(calls_);
-    if (!plugin_) return;
-    health = plugin_->health();
-    poisoned = plugin_->poisoned();
-  }
-  const std::lock_guard lock(mutex_);
-  if (health && stats_.healthy) return;
-  stats_.healthy = static_cast<bool>(health);
-  stats_.trouble = health ? std::string() : health.error().message;
-  log::warn(name_, "{}", health ? "is healthy again" : stats_.trouble);
-  if (!poisoned) return;  // what runs may still end well
-  const Error error{Code::kUnavailable, "the model's engine has failed", {}};
-  end_all(FinishReason::kError, &error);
 }
 
 }  // namespace sluice::engine

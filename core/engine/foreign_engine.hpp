@@ -1,15 +1,17 @@
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <shared_mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <utility>
 
 #include "core/base/clock.hpp"
+#include "core/engine/late_call.hpp"
 #include "core/plugin/host.hpp"
 #include "core/plugin/instances.hpp"
 #include "core/request/generator.hpp"
@@ -20,12 +22,16 @@ namespace sluice::engine {
 ///
 /// Nothing in an event is trusted: a wrong one ends its request with an error and is counted. Stop tokens, the length
 /// limit, deadlines and cancellation hold whatever the plugin does.
+///
+/// Once started, the plugin is called by one thread of ours only, so that a call that does not return holds up nobody but
+/// this model: it is unhealthy until the call returns, and by twice the deadline its requests are ended.
 class ForeignEngine final : public request::Generator, private plugin::EngineEventSink {
  public:
   struct Limits {
     uint32_t vocab_size = 0;  ///< of the tokenizer
     uint32_t max_context = 0; ///< tokens; 0 = what the engine says
     uint32_t max_live = 1024; ///< requests in flight
+    std::chrono::milliseconds call_deadline{30'000};  ///< a call that takes longer is an overrun
   };
 
   /// [init] Opens the plugin. host and clock outlive the engine.
@@ -48,8 +54,16 @@ class ForeignEngine final : public request::Generator, private plugin::EngineEve
   void cancel(uint64_t request_id, request::CancelCause cause) override;
   request::GeneratorStats stats() const override;
   void stop() override;
+  bool stuck() const override;
 
  private:
+  /// What the calling thread is to do: hand a request over, or cancel one.
+  struct Job {
+    std::shared_ptr<const request::Request> request;  ///< null: a cancel
+    uint64_t request_id = 0;
+    std::optional<Result<>> outcome;  ///< of a request, once the plugin has answered
+    bool awaited = true;              ///< submit() waits for it still
+  };
   struct Live {
     std::shared_ptr<const request::Request> request;
     uint32_t n_output = 0;  ///< tokens delivered
@@ -67,23 +81,31 @@ class ForeignEngine final : public request::Generator, private plugin::EngineEve
   void watch();
   void expire(std::unique_lock<std::mutex> &lock);
   void check_health();
+  void mark_damaged(const std::string &why);
   void cancel_in_plugin(uint64_t request_id);
+  void make_calls();
+  void generate(const std::shared_ptr<Job> &job);
+  void look_for_late_call();
 
   const std::string name_;  ///< "engine echo", for messages
   const Clock &clock_;
   const std::shared_ptr<const plugin::Options> options_;  ///< for requests that set none of their own
   Limits limits_;
   sluice_engine_info info_{};
-  std::unique_ptr<plugin::ForeignEngine> plugin_;  ///< null after stop()
-  std::shared_mutex calls_;  ///< shared by calls into the plugin, exclusive for closing it
+  std::unique_ptr<plugin::ForeignEngine> plugin_;  ///< after start(): of the calling thread, which closes it
 
   mutable std::mutex mutex_;  ///< never held while the plugin is called
   std::condition_variable changed_;
   LiveMap live_;
   std::deque<uint64_t> ended_by_plugin_;  ///< the latest, to know a second finish from a late event
   request::GeneratorStats stats_;
-  bool stopping_ = false;
-  std::thread watch_;
+  bool stopping_ = false, closed_ = false;  ///< closed: the calling thread has left the plugin for good
+  std::deque<std::shared_ptr<Job>> jobs_;
+  std::condition_variable jobs_changed_, job_done_, closed_changed_;
+  std::unique_ptr<LateCall> late_;
+  std::string overrun_;    ///< empty = none
+  bool gave_up_ = false;   ///< [watch]
+  std::thread watch_, caller_;
 };
 
 }  // namespace sluice::engine

@@ -44,7 +44,7 @@ PluginResult SamplerChain::open(Sequence &sequence) {
     const bool has_options = i < request.sampler_options.size() && request.sampler_options[i] != nullptr;
     start.request = has_options ? request.sampler_options[i]->handle() : nullptr;
     sluice_sampler_seq *seq = nullptr;
-    auto opened = call(call_names_[i].c_str(), samplers_[i].vtbl->seq_open, samplers_[i].instance, &start, &seq);
+    auto opened = call({call_names_[i].c_str(), "seq_open"}, samplers_[i].vtbl->seq_open, samplers_[i].instance, &start, &seq);
     if (!opened) {
       close(sequence);
       return opened;
@@ -56,10 +56,15 @@ PluginResult SamplerChain::open(Sequence &sequence) {
   return lowered;
 }
 
-void SamplerChain::close(Sequence &sequence) {
+PluginResult SamplerChain::close(Sequence &sequence) {
+  PluginResult all;
   for (size_t i = 0; i < sequence.sampler_seqs.size(); ++i)
-    samplers_[i].vtbl->seq_close(samplers_[i].instance, sequence.sampler_seqs[i]);
+    if (auto closed = call_void({call_names_[i].c_str(), "seq_close"}, samplers_[i].vtbl->seq_close,
+                                samplers_[i].instance, sequence.sampler_seqs[i]);
+        !closed)
+      all = closed;
   sequence.sampler_seqs.clear();
+  return all;
 }
 
 PluginResult SamplerChain::lower(Sequence &sequence) {
@@ -87,7 +92,7 @@ PluginResult SamplerChain::lower(Sequence &sequence) {
     }
     if (!SLUICE_HAS_FN(vtbl, sluice_sampler_vtbl, lower)) break;
     const sluice_sample_spec before = spec;
-    auto result = call(call_names_[i].c_str(), vtbl->lower, samplers_[i].instance, sequence.sampler_seqs[i], &caps_,
+    auto result = call({call_names_[i].c_str(), "lower"}, vtbl->lower, samplers_[i].instance, sequence.sampler_seqs[i], &caps_,
                        &spec);
     if (!result) {
       spec = before;
@@ -97,7 +102,7 @@ PluginResult SamplerChain::lower(Sequence &sequence) {
     if (spec.n_stages > SLUICE_MAX_STAGES || spec.n_stages < before.n_stages ||
         std::memcmp(spec.stage, before.stage, before.n_stages) != 0) {
       return PluginFailure{{Code::kInternal, call_names_[i] + ": lower changed stages that were already there", {}},
-                           true};
+                           true, call_names_[i]};
     }
     ++sequence.n_lowered;
   }
@@ -131,10 +136,11 @@ PluginResult SamplerChain::ask_bias(Sequence &sequence) {
       uint32_t room = n;
       sequence.bias_token.resize(at + room);
       sequence.bias_value.resize(at + room);
-      auto result = call(call_names_[i].c_str(), vtbl->bias, samplers_[i].instance, sequence.sampler_seqs[i],
+      auto result = call({call_names_[i].c_str(), "bias"}, vtbl->bias, samplers_[i].instance, sequence.sampler_seqs[i],
                          sequence.bias_token.data() + at, sequence.bias_value.data() + at, &room);
       if (result && room > n)
-        return PluginFailure{{Code::kInternal, call_names_[i] + ": bias says more pairs than it had room for", {}}, true};
+        return PluginFailure{{Code::kInternal, call_names_[i] + ": bias says more pairs than it had room for", {}}, true,
+                             call_names_[i]};
       const size_t kept = result ? room : 0;
       sequence.bias_token.resize(at + kept);
       sequence.bias_value.resize(at + kept);
@@ -146,7 +152,7 @@ PluginResult SamplerChain::ask_bias(Sequence &sequence) {
   for (const int32_t token : sequence.bias_token)
     if (token < 0 || static_cast<uint32_t>(token) >= vocab_size_)
       return PluginFailure{{Code::kInternal, "a sampler's bias names token " + std::to_string(token) +
-                                                 ", the vocabulary has " + std::to_string(vocab_size_), {}}, true};
+                                                 ", the vocabulary has " + std::to_string(vocab_size_), {}}, true, {}};
   return {};
 }
 
@@ -159,7 +165,7 @@ PluginResult SamplerChain::fill_masks(const Sequence &sequence, std::span<const 
   for (size_t i = 0; i < samplers_.size(); ++i) {
     const auto *vtbl = samplers_[i].vtbl;
     if (!SLUICE_HAS_FN(vtbl, sluice_sampler_vtbl, fill_masks)) continue;
-    auto result = call(call_names_[i].c_str(), vtbl->fill_masks, samplers_[i].instance, sequence.sampler_seqs[i],
+    auto result = call({call_names_[i].c_str(), "fill_masks"}, vtbl->fill_masks, samplers_[i].instance, sequence.sampler_seqs[i],
                        static_cast<uint32_t>(drafts.size()), static_cast<const int32_t *>(token.data()),
                        static_cast<const int32_t *>(parent.data()), words.data(), (vocab_size_ + 31) / 32, dead.data());
     if (!result) return result;
@@ -238,7 +244,7 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
     out.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_out, token_dev);
     out.token = chosen_.data();
     out.logprob = logprob_.data();
-    auto applied = call(call_names_[stage].c_str(), sampler.vtbl->apply, sampler.instance, &batch, &out);
+    auto applied = call({call_names_[stage].c_str(), "apply"}, sampler.vtbl->apply, sampler.instance, &batch, &out);
 
     for (uint32_t i = n; i > 0; --i)
       if (index_[i - 1] != i - 1)
@@ -249,7 +255,8 @@ PluginResult SamplerChain::choose(std::span<const HostRow> rows) {
     for (uint32_t i = 0; i < n; ++i) {
       if (chosen_[i] < -1 || chosen_[i] >= static_cast<int32_t>(vocab_size_))
         return PluginFailure{{Code::kInternal, call_names_[stage] + ": apply chose token " + std::to_string(chosen_[i]) +
-                                                   ", the vocabulary has " + std::to_string(vocab_size_), {}}, true};
+                                                   ", the vocabulary has " + std::to_string(vocab_size_), {}}, true,
+                             call_names_[stage]};
       if (token_[index_[i]] < 0) token_[index_[i]] = chosen_[i];
     }
   }
@@ -295,7 +302,7 @@ PluginResult SamplerChain::commit(std::span<Sequence *const> sequences, std::spa
     if (!SLUICE_HAS_FN(sampler.vtbl, sluice_sampler_vtbl, commit)) continue;
     seqs_.clear();
     for (const auto *sequence : sequences) seqs_.push_back(sequence->sampler_seqs[stage]);
-    auto result = call(call_names_[stage].c_str(), sampler.vtbl->commit, sampler.instance,
+    auto result = call({call_names_[stage].c_str(), "commit"}, sampler.vtbl->commit, sampler.instance,
                        static_cast<sluice_sampler_seq *const *>(seqs_.data()),
                        tok_indptr.data(), tokens.data(), logprobs.data(),
                        static_cast<uint32_t>(sequences.size()));

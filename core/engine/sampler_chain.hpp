@@ -48,7 +48,7 @@ class SamplerChain {
   /// Opens the sequence with every sampler and lowers the longest prefix of the chain into sequence.spec.
   /// On failure nothing stays open.
   PluginResult open(Sequence &sequence);
-  void close(Sequence &sequence);
+  PluginResult close(Sequence &sequence);
 
   /// True: the backend's token is final. False: the row comes as host logits and goes through choose().
   bool lowered(const Sequence &sequence) const { return sequence.n_lowered == samplers_.size(); }

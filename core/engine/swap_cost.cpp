@@ -25,8 +25,8 @@ Result<uint64_t> time_copies(const sluice_backend_vtbl &backend, sluice_model *m
   const auto batch = ops.abi();
   sluice_ticket ticket = 0;
   const uint64_t began = clock.now_ns();
-  if (auto r = call("measuring swaps", backend.kv_ops, model, &batch, &ticket); !r) return r.error().error;
-  if (auto r = call("measuring swaps", backend.wait, model, ticket, kPatienceNs, nullptr); !r) return r.error().error;
+  if (auto r = call({"measuring swaps", "kv_ops"}, backend.kv_ops, model, &batch, &ticket); !r) return r.error().error;
+  if (auto r = call({"measuring swaps", "wait"}, backend.wait, model, ticket, kPatienceNs, nullptr); !r) return r.error().error;
   return clock.now_ns() - began;
 }
 

@@ -171,7 +171,12 @@ std::optional<Failure> Generation::submit(Prepared &prepared) {
       request->decoder_options = spec_.decoder_options;
       request->events = std::make_shared<request::EventChannel>([wake = wake_] { Wake::call(wake); },
                                                                 service_.options().channel_events);
-      if (const auto submitted = model.generator->submit(request); !submitted) return from_submit(submitted.error());
+      if (const auto submitted = model.generator->submit(request); !submitted) {
+        if (const auto stats = model.generator->stats(); submitted.error().code == Code::kUnavailable && !stats.healthy)
+          return Failure{FailureKind::kModelFailed, "the model '" + model.name + "' has just gone down", "model",
+                         stats.retry_after_s};
+        return from_submit(submitted.error());
+      }
       const auto first = static_cast<uint32_t>(answers_.size());
       for (uint32_t k = 0; k < request->n_answers; ++k) {
         answers_.push_back(std::make_unique<Answer>(first + k, first, request->id, *model.tokenizer, first_space,

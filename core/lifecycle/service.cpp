@@ -54,6 +54,12 @@ boost::system::result<std::shared_ptr<ServedModel>, Failure> Service::find_ready
     return Failure{FailureKind::kModelFailed, "the model '" + model->name + "' is not available; the server's log says why",
                    "model", {}};
   }
+  if (const auto stats = model->generator->stats(); !stats.healthy) {
+    return Failure{FailureKind::kModelFailed,
+                   "the model '" + model->name + "' is down after a fault in one of its plugins; " +
+                       (stats.retry_after_s ? "it is expected back" : "an operator must look after it"),
+                   "model", stats.retry_after_s};
+  }
   return model;
 }
 

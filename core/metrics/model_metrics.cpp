@@ -47,6 +47,9 @@ ModelMetrics::ModelMetrics(Registry &r, const std::string &model) {
   plugin_errors = r.counter("sluice_plugin_errors_total", "Calls into plugins that failed", l);
   queue_time =
       r.histogram("sluice_request_queue_seconds", "From the whole request read to its first step", l, kRequestSeconds);
+  plugin_overruns = r.counter("sluice_plugin_overruns_total", "Calls into plugins, and steps, that missed their deadline", l);
+  reopens = r.counter("sluice_model_reopens_total", "Times that a model's damaged plugins were opened anew", l);
+  healthy = r.gauge("sluice_model_healthy", "1 while the model can serve", l);
   time_to_first_token = r.histogram("sluice_time_to_first_token_seconds", "From the whole request read to its first token",
                                     l, kFirstTokenSeconds);
   inter_token_latency =

@@ -1,19 +1,40 @@
 #pragma once
 #include <sluice/abi/status.h>
 
-#include <atomic>
+#include <boost/system/result.hpp>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "core/base/error.hpp"
+#include "core/plugin/call_watch.hpp"
+
+// Every call into a plugin goes through here: the status, exceptions, garbage in what it reports, and the time.
 
 namespace sluice::plugin {
+
+/// A plugin's failure: its code and words, and whether its state is damaged.
+struct PluginFailure {
+  Error error;
+  bool poisoned = false;
+  std::string who;  ///< "scheduler fcfs"
+};
+
+using PluginResult = boost::system::result<void, PluginFailure>;
+
+[[noreturn]] inline void throw_exception_from_error(const PluginFailure &failure, const boost::source_location &) {
+  throw std::logic_error("value() of a plugin's failure: " + failure.error.message);
+}
 
 inline sluice_status fresh_status() {
   sluice_status st{};
   st.struct_size = SLUICE_SIZE_THROUGH(sluice_status, msg);
   return st;
+}
+
+inline std::string title_of(const CallSite &site) {
+  return *site.what == '\0' ? std::string(site.who) : std::string(site.who) + ": " + site.what;
 }
 
 /// What a plugin reported, in our terms. A code outside the list is garbage, and so may be the length of the text.
@@ -25,41 +46,39 @@ inline Error error_of(const std::string &who, int32_t code, const sluice_status 
   return error;
 }
 
-/// An instance of a plugin: remembers that it has damaged itself and is not to be called any more.
-class Instance {
- public:
-  Instance(const Instance &) = delete;
-  Instance &operator=(const Instance &) = delete;
-  /// name  for messages: "backend cpu"
-  explicit Instance(std::string name) : name_(std::move(name)) {}
-  const std::string &name() const { return name_; }
-  bool poisoned() const { return poisoned_; }
+/// An exception that gets through (which only a plugin of the same toolchain can throw, and none should) poisons.
+inline PluginFailure threw(const CallSite &site, const std::string &what) {
+  return {{Code::kInternal, title_of(site) + ": threw " + what, {}}, true, site.who};
+}
 
- protected:
-  /// Calls function(args..., &status). An exception that gets through (which only a plugin of the same toolchain can
-  /// throw, and none should) poisons the instance.
-  template <class F, class... A> Result<> call(const char *what, F function, A &&...args) const {
-    const std::string who = name_ + ": " + what;
-    if (poisoned_) return Error{Code::kUnavailable, who + ": the plugin has failed before and is out of use", {}};
-    sluice_status st = fresh_status();
-    int32_t code = SLUICE_E_INTERNAL;
-    try {
-      code = function(std::forward<A>(args)..., &st);
-    } catch (const std::exception &e) {
-      poisoned_ = true;
-      return Error{Code::kInternal, who + ": threw " + e.what(), {}};
-    } catch (...) {
-      poisoned_ = true;
-      return Error{Code::kInternal, who + ": threw something that is no exception", {}};
-    }
-    if (code == SLUICE_OK) return {};
-    if ((st.flags & SLUICE_STF_POISONED) != 0 || code == SLUICE_E_DEVICE_LOST) poisoned_ = true;
-    return error_of(who, code, st);
+/// Calls function(args..., &status).
+template <class F, class... A> PluginResult call(CallSite site, F function, A &&...args) {
+  sluice_status st = fresh_status();
+  int32_t code = SLUICE_E_INTERNAL;
+  try {
+    const CallWatch::Inside inside(site);
+    code = function(std::forward<A>(args)..., &st);
+  } catch (const std::exception &e) {
+    return threw(site, e.what());
+  } catch (...) {
+    return threw(site, "something that is no exception");
   }
+  if (code == SLUICE_OK) return {};
+  const bool poisoned = (st.flags & SLUICE_STF_POISONED) != 0 || code == SLUICE_E_DEVICE_LOST;
+  return PluginFailure{error_of(title_of(site), code, st), poisoned, site.who};
+}
 
- private:
-  std::string name_;
-  mutable std::atomic<bool> poisoned_{false};
-};
+/// Calls a function that reports nothing: release, close, destroy.
+template <class F, class... A> PluginResult call_void(CallSite site, F function, A &&...args) {
+  try {
+    const CallWatch::Inside inside(site);
+    function(std::forward<A>(args)...);
+  } catch (const std::exception &e) {
+    return threw(site, e.what());
+  } catch (...) {
+    return threw(site, "something that is no exception");
+  }
+  return {};
+}
 
 }  // namespace sluice::plugin

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "core/plugin/abi_call.hpp"
+#include "core/plugin/instance.hpp"
 #include "core/plugin/library.hpp"
 #include "core/plugin/options.hpp"
 

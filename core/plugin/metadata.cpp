@@ -185,14 +185,14 @@ Result<Metadata> read_metadata(const std::string &path) {
   return Metadata{meta.abi_major, meta.abi_minor_built, meta.abi_minor_min, meta.kinds, *name, *version, *needs};
 }
 
-Result<> check_abi(const Metadata &m) {
+Result<> check_abi(const Metadata &m, int host_minor, int host_floor) {
   const int major = m.abi_major, built = m.abi_minor_built, oldest = m.abi_minor_min;
-  if (major == SLUICE_ABI_MAJOR && built >= SLUICE_ABI_FLOOR && oldest <= SLUICE_ABI_MINOR) return {};
+  if (major == SLUICE_ABI_MAJOR && built >= host_floor && oldest <= host_minor) return {};
   return Error{Code::kAbi,
                fmt::format("plugin {} {} was built for ABI {}.{} and needs at least {}.{}; this server speaks {}.{} "
                            "and accepts what was built for {}.{} or later: rebuild it with this server's headers",
                            m.name, m.version, m.abi_major, m.abi_minor_built, m.abi_major, m.abi_minor_min,
-                           SLUICE_ABI_MAJOR, SLUICE_ABI_MINOR, SLUICE_ABI_MAJOR, SLUICE_ABI_FLOOR),
+                           SLUICE_ABI_MAJOR, host_minor, SLUICE_ABI_MAJOR, host_floor),
                {}};
 }
 

@@ -1,4 +1,6 @@
 #pragma once
+#include <sluice/abi/base.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -19,8 +21,8 @@ struct Metadata {
 /// errors  NotFound (cannot be read), InvalidArgument (no plugin, or a damaged one), Unsupported (another machine's)
 Result<Metadata> read_metadata(const std::string &path);
 
-/// Whether this host may load it, by its version numbers. errors: Abi, with both versions
-Result<> check_abi(const Metadata &metadata);
+/// Whether a host of this major version may load it, by its version numbers. errors: Abi, with both versions
+Result<> check_abi(const Metadata &metadata, int host_minor = SLUICE_ABI_MINOR, int host_floor = SLUICE_ABI_FLOOR);
 
 /// The "cpu:" part of `needs` against this machine. errors: Unsupported, naming the features that are missing.
 /// What is not about the CPU is left to the plugin's entry function.

@@ -51,11 +51,18 @@ class EventChannel {
     bool first = false;
     {
       const std::lock_guard lock(mutex_);
+      if (sealed_) return;
       first = events_.empty();
       for (size_t i = 0; i < n; ++i) events_.push_back(std::move(events[i]));
       size_.store(events_.size(), std::memory_order_relaxed);
     }
     if (first && wake_) wake_();
+  }
+
+  /// [any] Takes nothing more: what somebody else has ended is not ended again by an engine thread that comes back late.
+  void seal() {
+    const std::lock_guard lock(mutex_);
+    sealed_ = true;
   }
 
   /// [io] Moves everything that has arrived into `out`, which is cleared first.
@@ -78,6 +85,7 @@ class EventChannel {
   std::atomic<size_t> size_{0};
   std::mutex mutex_;
   std::vector<Event> events_;
+  bool sealed_ = false;
 };
 
 }  // namespace sluice::request

@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "core/base/error.hpp"
 #include "core/request/request.hpp"
@@ -32,8 +34,13 @@ struct GeneratorStats {
   uint64_t cached_tokens = 0;      ///< of those, found in the prefix cache
   uint64_t computed_tokens = 0;    ///< tokens that steps fed, drafts included
   uint64_t recomputed_tokens = 0;  ///< of those, fed before and lost by a preemption
+  uint64_t reopens = 0;
+  uint64_t plugin_overruns = 0;  ///< calls and steps that missed their deadline
   bool healthy = true;      ///< false: the model must not be ready; `trouble` says why
-  std::string trouble;
+  bool damaged = false;     ///< unhealthy for good, until it is opened anew
+  std::string trouble;      ///< for the log: it may name paths
+  std::string culprit;      ///< the plugin that is to blame: "backend cpu"; empty = not known
+  std::optional<uint32_t> retry_after_s;  ///< unhealthy: when to ask again; nothing = an operator must act
 };
 
 /// What turns tokens into tokens: an engine over step plugins, or a whole foreign engine.
@@ -54,6 +61,10 @@ class Generator {
 
   /// [any] Cancels what is left and joins the threads. Idempotent.
   virtual void stop() = 0;
+
+  /// [any] After stop(): a thread is still inside of a plugin that does not return. Nothing that the thread may touch
+  /// must be freed, the generator included.
+  virtual bool stuck() const { return false; }
 };
 
 }  // namespace sluice::request

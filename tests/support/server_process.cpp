@@ -16,7 +16,9 @@ constexpr std::chrono::seconds kStartPatience{60};
 
 std::string configuration(const ServerSetup &setup) {
   std::string out = "[server]\nhost = \"127.0.0.1\"\nport = 0\n" + setup.server;
-  out += "\n[plugins]\ndirs = [\"" SLUICE_PLUGIN_DIR "\"]\n";
+  out += "\n[plugins]\ndirs = [\"" SLUICE_PLUGIN_DIR "\"";
+  for (const auto &dir : setup.plugin_dirs) out += ", \"" + dir + "\"";
+  out += "]\n" + setup.plugins;
   out += "\n[models.test]\npath = \"" + tiny_model() + "\"\nbackend = " + setup.backend;
   out += "\nscheduler = \"fcfs\"\nsamplers = " + setup.samplers + "\ndecoder = \"plain\"\n" + setup.model;
   return out + "\n" + setup.more;

@@ -17,6 +17,8 @@ struct ServerSetup {
   std::string samplers = R"(["greedy"])";
   std::string model;                           ///< more lines of [models.test]
   std::string more;                            ///< more tables
+  std::string plugins;                         ///< more lines of [plugins]
+  std::vector<std::string> plugin_dirs;        ///< searched besides those of the build
   std::vector<std::string> flags;              ///< of the command line
 };
 

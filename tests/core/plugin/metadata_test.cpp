@@ -144,6 +144,13 @@ TEST(Metadata, VersionRules) {
   EXPECT_EQ(newer.error().code, Code::kAbi);
   EXPECT_NE(newer.error().message.find("0.500"), std::string::npos) << newer.error().message;
   m.abi_minor_min = 0;
+  m.abi_minor_built = 4;
+  EXPECT_TRUE(check_abi(m, 6, 4));
+  const auto below = check_abi(m, 6, 5);  // a host whose last break was at minor 5
+  ASSERT_FALSE(below);
+  EXPECT_EQ(below.error().code, Code::kAbi);
+  EXPECT_NE(below.error().message.find("built for ABI 0.4"), std::string::npos) << below.error().message;
+  EXPECT_NE(below.error().message.find("built for 0.5 or later"), std::string::npos) << below.error().message;
   m.abi_major = SLUICE_ABI_MAJOR + 1;
   EXPECT_FALSE(check_abi(m));
 }
