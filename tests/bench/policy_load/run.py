@@ -67,15 +67,17 @@ class Server:
     def __init__(self, args, policy, name):
         self.port, self.args = free_port(), args
         path = os.path.join(args.out, f"{name}.toml")
-        mock = {"use": "mock", "script": "text", "tokens": "100", "check_kv": False, "step_us": STEP_US, "max_context": 2 * MAX_TOTAL,
+        backend = {"use": "mock", "script": "text", "tokens": "100", "check_kv": False, "step_us": STEP_US, "max_context": 2 * MAX_TOTAL,
                 "kv_tokens": KV_TOKENS, "host_kv_tokens": HOST_CACHES * KV_TOKENS, "step_table": args.table}
+        if args.cpu_model:
+            backend = {"use": "cpu"}
         with open(path, "w") as f:
             f.write(f"[server]\nport = {self.port}\nmax_queued = 8192\nlog_level = \"warn\"\n\n[models.test]\n"
-                    f"path = {json.dumps(args.model)}\nbackend = {toml(mock)}\nscheduler = {toml(POLICIES[policy])}\n"
+                    f"path = {json.dumps(args.model)}\nbackend = {toml(backend)}\nscheduler = {toml(POLICIES[policy])}\n"
                     f"samplers = [\"greedy\"]\nmax_seqs = {SEATS}\ntoken_budget = {TOKEN_BUDGET}\n"
                     f"kv = {{ blocks = {KV_TOKENS // BLOCK}, block_size = {BLOCK}, prefix_cache = false }}\n")
         self.log = open(os.path.join(args.out, f"{name}.log"), "w")
-        self.process = subprocess.Popen(args.nice + [args.sluice, "serve", path], stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(args.under + [args.sluice, "serve", path], stdout=self.log, stderr=self.log)
         for _ in range(300):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2).close()
@@ -93,6 +95,10 @@ class Server:
         self.process.terminate()
         self.process.wait(60)
         self.log.close()
+
+
+def load_command(args, server):
+    return args.under + [args.load, "--port", str(server.port), "--any-text", "1" if args.cpu_model else "0"]
 
 
 def figures(path):
@@ -135,7 +141,7 @@ def closed_loop(args):
     write_trace(trace, rows)
     server = Server(args, "fcfs", "closed")
     began = time.monotonic()
-    text = subprocess.run(args.nice + [args.load, "--port", str(server.port), "--trace", trace, "--closed", str(4 * SEATS)],
+    text = subprocess.run(load_command(args, server) + ["--trace", trace, "--closed", str(4 * SEATS)],
                           check=True, capture_output=True, text=True).stdout
     elapsed, steps = time.monotonic() - began, server.metric("sluice_engine_steps_total")
     server.stop()
@@ -145,28 +151,32 @@ def closed_loop(args):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build/release")
-    parser.add_argument("--table", required=True)
+    parser.add_argument("--table")
     parser.add_argument("--out", required=True)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--rho", default="0.7,0.9")
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--closed-requests", type=int, default=1200)
+    parser.add_argument("--cpu-model", help="this model on the CPU backend instead of the mock, one run after the other")
     parser.add_argument("--report-only", action="store_true", help="of runs that are there already")
-    parser.add_argument("--nice", type=int, default=0, help="of servers and load generators; below 0 needs root")
+    parser.add_argument("--under", default="", help="put in front of servers and load generators, such as 'chrt -r 1'")
     args = parser.parse_args()
-    args.nice = ["nice", "-n", str(args.nice)]
-    args.out, args.table = os.path.abspath(args.out), os.path.abspath(args.table)
+    args.under = args.under.split()
+    if not args.table and not args.cpu_model:
+        parser.error("one of --table and --cpu-model is required")
+    args.out, args.table = os.path.abspath(args.out), os.path.abspath(args.table or "")
     os.makedirs(args.out, exist_ok=True)
     args.sluice = os.path.join(args.build, "bin/sluice")
     args.load = os.path.join(args.build, "tests/bench/policy_load/policy_load")
-    args.model = os.path.join(args.out, "tiny.gguf")
+    args.model = os.path.abspath(args.cpu_model or os.path.join(args.out, "tiny.gguf"))
     if not args.report_only:
         run_all(args)
     report(args)
 
 
 def run_all(args):
-    subprocess.run([args.sluice, "synth", "--preset", "tiny", "--out", args.model], check=True, stdout=subprocess.DEVNULL)
+    if not args.cpu_model:
+        subprocess.run([args.sluice, "synth", "--preset", "tiny", "--out", args.model], check=True, stdout=subprocess.DEVNULL)
     saturation, elapsed, steps = closed_loop(args)
     print(f"closed loop, {4 * SEATS} at a time: {saturation:.3f} requests/s, {steps:.0f} steps in {elapsed:.1f} s", flush=True)
     with open(os.path.join(args.out, "closed.json"), "w") as f:
@@ -176,11 +186,15 @@ def run_all(args):
         if policy == next(iter(POLICIES)):
             write_trace(trace, workload(seed, rho * saturation, args.requests))
         server = Server(args, policy, os.path.basename(out))
-        load = subprocess.Popen(args.nice + [args.load, "--port", str(server.port), "--trace", trace, "--out", out])
+        load = subprocess.Popen(load_command(args, server) + ["--trace", trace, "--out", out])
         runs.append((server, load, out))
+        if args.cpu_model:  # it computes, so its runs must not share the machine
+            load.wait()
+            server.stop()
     failed = [out for server, load, out in runs if load.wait() != 0]
     for server, load, out in runs:
-        server.stop()
+        if not args.cpu_model:
+            server.stop()
     if failed:
         raise SystemExit(f"failed: {failed}")
 
@@ -208,13 +222,18 @@ def find_between(args):
 
 
 def report(args):
-    between_us = find_between(args)
-    print(f"the simulator is as fast there with {between_us} us between two steps, {STEP_US:.0f} of them the mock's", flush=True)
+    between_us = 0 if args.cpu_model else find_between(args)
+    if not args.cpu_model:
+        print(f"the simulator is as fast there with {between_us} us between two steps, {STEP_US:.0f} of them the mock's", flush=True)
     names = ["jct", "p99", "s/token", "ttft", "pause"]
     print(f"{'':34}" + "".join(f"{n:>10}" for n in names))
     line = lambda title, f: print(f"{title:34}" + "".join(f"{f[n]:10.4f}" for n in names), flush=True)
     table, simulated = {}, {}
     for rho, seed, policy, trace, out in all_runs(args):
+        if args.cpu_model:
+            table[rho, seed, policy] = (figures(out),)
+            line(f"rho {rho} seed {seed} {policy}", figures(out))
+            continue
         if trace not in simulated:
             simulated[trace] = simulate(args, trace, args.requests, between_us, list(POLICIES))
         real, sim = figures(out), simulated[trace][policy]
@@ -224,7 +243,7 @@ def report(args):
         if real["late"] > 0.05:
             print(f"  the generator was up to {real['late']:.3f} s late")
     for rho in sorted({key[0] for key in table}):
-        for which, title in enumerate(["real", "simulated"]):
+        for which, title in enumerate(["real"] if args.cpu_model else ["real", "simulated"]):
             mean = {p: {n: statistics.fmean(table[k][which][n] for k in table if k[0] == rho and k[2] == p) for n in names}
                     for p in POLICIES}
             for p in POLICIES:
