@@ -75,7 +75,8 @@ std::vector<Arrival> read_trace(const std::string &path) {
 
 /// Ids 3..258 are bytes; the first ones make every prompt another.
 std::string request_of(size_t index, const Arrival &a) {
-  std::string body = "{\"model\":\"test\",\"stream\":true,\"ignore_eos\":true,\"max_tokens\":" + std::to_string(a.output) +
+  std::string body = "{\"model\":\"test\",\"stream\":true,\"ignore_eos\":true,\"temperature\":0,\"max_tokens\":" +
+                     std::to_string(a.output) +
                      ",\"prompt\":[";
   for (uint32_t i = 0; i < a.input; ++i) {
     const uint32_t id = i < 3 ? 35 + static_cast<uint32_t>(index >> 6 * i & 63) : 101;

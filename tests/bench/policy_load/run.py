@@ -5,7 +5,8 @@ Saturation is measured closed-loop with fcfs. Then, for every seed and load, eac
 from a server of its own, all at the same time; they mostly sleep. The simulator gets the same arrivals and the same
 table, with the time between two steps that the closed-loop run showed.
 
-  run.py --build build/release --table steps.csv --out /path/for/results [--seeds 1,2,3] [--rho 0.7,0.9] [--requests N]
+  run.py --build build/release --table steps.csv --out FOLDER [--seeds 1,2,3] [--rho 0.7,0.9] [--requests N]
+  run.py --build build/release --cpu-model model.gguf --out FOLDER ...
 """
 import argparse
 import contextlib
