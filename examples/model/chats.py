@@ -175,18 +175,19 @@ class LongNotes(Notes):
         self.unused = [o for o in OBJECTS if o not in told]
 
 
-def story_turn(rng, chapters=0, pair=0):
+def story_turn(rng, chapters=0, tell_story=tell_story, tell_long_story=tell_long_story):
+    """A wish for a story and the story; the first phases pass the tellers of early_story.py."""
     a, b = rng.sample(PEOPLE, 2)
     thing, place = rng.choice(OBJECTS), rng.choice(PLACES)
     start = rng.choice(["Tell me a {l}story", "Please tell me a {l}story", "I want to hear a {l}story", "Can you tell me a {l}story", "Write a {l}story"])
     if chapters:
-        text, cast = tell_long_story(rng, chapters, person=a, pair=pair)
+        text, cast = tell_long_story(rng, chapters, person=a)
         about = rng.choice([f" about {a}", f" about {a} in {chapters} chapters", f" in {chapters} chapters"])
         return start.format(l=rng.choice(["long ", ""]) if "chapters" in about else "long ") + about + ".", text
     about, slots = rng.choice([("", {}), (f" about {a}", dict(person=a)), (f" about {a} and {b}", dict(person=a, partner=b)),
                                (f" about a {thing}", dict(thing=thing)), (f" about {a} and the {thing}", dict(person=a, thing=thing)),
                                (f" about the {place}", dict(place=place))])
-    return start.format(l=rng.choice(["", "", "short "])) + about + rng.choice([".", ".", "", "!"]), tell_story(rng, pair=pair, **slots)
+    return start.format(l=rng.choice(["", "", "short "])) + about + rng.choice([".", ".", "", "!"]), tell_story(rng, **slots)
 
 
 def any_turn(rng, notes, sums):
@@ -283,8 +284,52 @@ def echo_chat(rng, shortest=4, longest=40):
     return [("user", rng.choice(["Say again: ", "Repeat: ", "Repeat after me: ", "Please repeat: "]) + said), ("assistant", said)]
 
 
-def story_chat(rng, pair=0):
-    question, story = story_turn(rng, pair=pair)
+LINKS = {   # kind -> (what may be asked for, what it is linked to, forms from the shortest to nearly a sentence)
+    "lies": (OBJECTS, PLACES, ["{k} {v}", "{k}: {v}", "{k} at {v}", "{k} is at the {v}", "the {k} is at the {v}"]),
+    "person": (PEOPLE, PLACES, ["{k} {v}", "{k}: {v}", "{k} at {v}", "{k} is at the {v}", "{k} is at the {v} today"]),
+    "has": (OBJECTS, PEOPLE, ["{k} {v}", "{k}: {v}", "{k} with {v}", "{k} is with {v}", "the {k} is with {v}"]),
+    "paint": (OBJECTS, COLOURS, ["{k} {v}", "{k}: {v}", "{k} is {v}", "the {k} is {v}", "the {k} is all {v}"]),
+}
+
+
+def link_chat(rng, hardest, fewest=2, most=14, asked=14):
+    """Many facts of one kind, then the named ones again in the order asked: every answer is a look-up by name.
+
+    Steps: 0 key and value stand side by side, 1 some words between, 2 the sentences of TOLD, 3 told in one wording, said in another.
+    """
+    kind, step = rng.choice(list(LINKS)), rng.randint(0, hardest)
+    keys, values, forms = LINKS[kind]
+    keys = rng.sample(keys, min(len(keys), rng.randint(fewest, most)))
+    facts = {key: rng.choice(values) for key in keys}
+    names = rng.sample(keys, min(len(keys), asked))
+    if step < 2:
+        form = forms[0] if step == 0 else rng.choice(forms[1:])
+        joint = rng.choice([", ", ". "])
+        told, said = (joint.join(form.format(k=key, v=facts[key]) for key in some) + "." for some in (keys, names))
+    else:
+        statements, _, _, answer = TOLD[kind]
+        slots = {key: dict(o=key, A=key if kind == "person" else value, p=value, c=value) for key, value in facts.items()}
+        told = " ".join((answer if step == 2 else rng.choice(statements)).format(**slots[key]) for key in keys)
+        if rng.random() < 0.3:     # one question after the other, as people ask
+            chat = [("system", told)]
+            for key in names[:5]:
+                chat += [("user", rng.choice(TOLD[kind][1]).format(**slots[key])), ("assistant", answer.format(**slots[key]))]
+            return chat
+        said = " ".join(answer.format(**slots[key]) for key in names)
+    return [("system", told), ("user", ", ".join(names) + "?"), ("assistant", said)]
+
+
+def mixed_link_chat(rng):
+    """Facts of all kinds told in any wording, then said again by name in another order."""
+    notes = Notes(rng, rng.randint(2, 10))
+    facts = rng.sample(notes.told, len(notes.told))
+    names = ", ".join(slots["A"] if kind == "person" else slots["o"] for kind, slots in facts)
+    return [("system", rng.choice(["", "", rng.choice(GUIDES) + " "]) + notes.text()), ("user", names + "?"),
+            ("assistant", " ".join(TOLD[kind][3].format(**slots) for kind, slots in facts))]
+
+
+def story_chat(rng, **tellers):
+    question, story = story_turn(rng, **tellers)
     system = [("system", rng.choice(GUIDES))] if rng.random() < 0.25 else []
     return system + [("user", question), ("assistant", story)]
 

@@ -2,14 +2,16 @@
 
 import random
 import re
+from functools import partial
 
 import numpy as np
 
-from chats import (TOLD, WORLD, easy_notes_chat, echo_chat, long_chat, notes_chat, plain_recital_chat, recital_chat, short_chat,
+import early_story
+import story
+from chats import (TOLD, WORLD, easy_notes_chat, echo_chat, link_chat, long_chat, mixed_link_chat, notes_chat, plain_recital_chat, recital_chat, short_chat,
                    story_chat, story_turn)
-from forms import BIRDS, FEELINGS, MANNERS, MOODS, NATURE, SKIES, SOUNDS, TALK, TIMES
-from story import PAIR, SIMPLE, tell_long_story, tell_story
-from sums import EVALUATION as SUM_EVALUATION, assert_excluded, sum_turn
+from early_forms import BIRDS, FEELINGS, MANNERS, MOODS, NATURE, SKIES, SOUNDS, TALK, TIMES
+from sums import EVALUATION as SUM_EVALUATION, MORE_TRAINING as MORE_SUMS, assert_excluded, sum_turn
 from world import COLOURS, OBJECTS, PEOPLE, PLACES, SIZES
 
 BOS_DROP = 0.1        # some documents start without <|bos|>, so that a server that does not add it is served too
@@ -52,24 +54,48 @@ def sums_chat(rng):
     return chat
 
 
+def mixed_sums_chat(rng):
+    """More wordings, and more of the single digits."""
+    chat = []
+    for _ in range(rng.randint(2, 5)):
+        question, answer = sum_turn(rng, MORE_SUMS, single=0.4)
+        chat += [("user", question), ("assistant", answer)]
+    return chat
+
+
 CHATS = {"chat": short_chat, "notes_chat": notes_chat, "easy_notes_chat": easy_notes_chat, "plain_recital_chat": plain_recital_chat,
-         "recital_chat": recital_chat, "sums": sums_chat}
+         "recital_chat": recital_chat, "sums": sums_chat, "mixed_sums": mixed_sums_chat, "side_by_side": partial(link_chat, hardest=0),
+         "mixed_links": mixed_link_chat, "links": partial(link_chat, hardest=2), "told_links": partial(link_chat, hardest=3),
+         "wide_links": partial(link_chat, hardest=3, fewest=12, most=45, asked=12)}
 
 
 def make_document(rng, tokenizer, mix):
     """mix: {kind: weight}; returns (kind, ids, weights) with <|bos|> in front."""
     kind = rng.choices(list(mix), list(mix.values()))[0]
-    pair = PAIR if kind.startswith("pair_") else SIMPLE if kind.startswith("simple_") else 0
-    base = kind.removeprefix("pair_").removeprefix("simple_")
+    base, tellers = kind, dict(tell_story=story.tell_story, tell_long_story=story.tell_long_story)
+    if kind.startswith("early_"):
+        base = kind.removeprefix("early_")
+        pair = early_story.PAIR if base.startswith("pair_") else early_story.SIMPLE if base.startswith("simple_") else 0
+        base = base.removeprefix("pair_").removeprefix("simple_")
+        tellers = {name: partial(getattr(early_story, name), pair=pair) for name in tellers}
+    bystander = kind.startswith("bystander_")
+    if bystander:
+        base, tellers["tell_story"] = kind.removeprefix("bystander_"), partial(story.tell_story, bystander=True)
     if base == "story":
-        ids, weights = story_document(tokenizer, tell_story(rng, pair=pair))
+        ids, weights = story_document(tokenizer, tellers["tell_story"](rng))
     elif base == "long_story":
-        ids, weights = story_document(tokenizer, tell_long_story(rng, rng.randint(3, 18), pair=pair)[0])
+        ids, weights = story_document(tokenizer, tellers["tell_long_story"](rng, rng.randint(3, 18))[0])
+    elif base == "excerpt":
+        chapters = rng.randint(2, 20)
+        first = rng.randint(1, chapters - 1)
+        ids, weights = story_document(tokenizer, story.tell_excerpt(rng, first, first + 1, chapters, bystander))
+        if first + 1 < chapters:
+            ids[-1:] = tokenizer.encode("\n")
     elif base == "story_chat":
-        ids, weights = chat_document(tokenizer, story_chat(rng, pair))
+        ids, weights = chat_document(tokenizer, story_chat(rng, **tellers))
     elif base == "long_story_chat":
-        question, story = story_turn(rng, chapters=rng.randint(3, 16), pair=pair)
-        ids, weights = chat_document(tokenizer, [("user", question), ("assistant", story)])
+        question, text = story_turn(rng, rng.randint(3, 16), **tellers)
+        ids, weights = chat_document(tokenizer, [("user", question), ("assistant", text)])
     elif base == "long_chat":
         ids, weights = chat_document(tokenizer, long_chat(rng, rng.randint(15, 125), rng.randint(4, 14)))
     elif base in ECHOES:

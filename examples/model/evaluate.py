@@ -11,7 +11,7 @@ from checker import why_rejected
 from corpus import make_rows
 from generate import generate
 from refusals import HELD_OUT as HELD_OUT_QUESTIONS
-from story import SIMPLE, tell_long_story, tell_story
+from story import tell_long_story, tell_story
 from sums import EVALUATION as SUM_WORDINGS, HELD_OUT as HELD_OUT_PAIRS, answer_number
 from train import row_loss
 from world import PEOPLE
@@ -108,12 +108,12 @@ def longest_overlaps(stories, training_ids):
     return longest
 
 
-def measure_stories(model, tokenizer, training, temperature=0.8):
+def measure_stories(model, tokenizer, training, top_p, temperature=0.8):
     openings = held_out_openings()
     prompts = [[tokenizer.bos] + tokenizer.encode(text) for text in openings]
     out = []
     for a in range(0, len(prompts), 50):
-        out += generate(model, prompts[a:a + 50], 400, tokenizer.im_end, temperature, seed=SEED + a)
+        out += generate(model, prompts[a:a + 50], 400, tokenizer.im_end, temperature, seed=SEED + a, top_p=top_p)
     texts = [opening + tokenizer.decode(ids) for opening, ids in zip(openings, out)]
     reasons = [why_rejected(text) for text in texts]
     result = {"accepted": share(reason is None for reason in reasons), "distinct continuations": len({tuple(ids) for ids in out}),
@@ -126,22 +126,25 @@ def measure_stories(model, tokenizer, training, temperature=0.8):
     return result, [(text, reason) for text, reason in zip(texts, reasons) if reason][:10], texts[:3]
 
 
-def measure_long_stories(model, tokenizer, count=8, chapters=17, temperature=0.8):
-    """Stories of 17 chapters from held-out openings; one passes when it ends, is accepted and has at least 1,500 tokens."""
+def measure_long_stories(model, tokenizer, count=8, chapters=16, temperature=0.8):
+    """Stories of 16 chapters from held-out openings; one passes when it ends, is accepted and has at least 1,500 tokens."""
     openings = [f"Chapter 1 of {chapters}. {text}" for text in held_out_openings(count)]
     prompts = [[tokenizer.bos] + tokenizer.encode(text) for text in openings]
     out = generate(model, prompts, 2000, tokenizer.im_end, temperature, seed=SEED)
     rows = []
     for opening, ids in zip(openings, out):
         text = opening + tokenizer.decode(ids)
-        reason = why_rejected(text)
-        rows.append({"tokens": len(tokenizer.encode(text)), "sentences": text.count("."), "rejected": reason})
+        rows.append({"tokens": len(tokenizer.encode(text)), "chapters": text.count("Chapter "), "rejected": why_rejected(text)})
     passed = sum(row["rejected"] is None and row["tokens"] >= 1500 for row in rows)
     return {"passed (accepted and >= 1,500 tokens)": passed, "accepted": sum(row["rejected"] is None for row in rows), "of": count, "runs": rows}
 
 
 def measure_long_chats(model, tokenizer, count=12, turns=8):
-    """Chats over a system prompt of at least 1,000 tokens; the model's own replies are the history."""
+    """Chats over a system prompt of at least 1,000 tokens; the model's own replies are the history.
+
+    A reply is right when it is the expected sentence (sums: ends in the right number). A wrong reply about something told is in form
+    when it is the expected sentence but for its one value: fluent, on the topic, and in contradiction to the prompt.
+    """
     rng = random.Random(SEED)
     chats, lengths = [], []
     for _ in range(count):
@@ -154,7 +157,7 @@ def measure_long_chats(model, tokenizer, count=12, turns=8):
                       ("sum", rng.choice(SUM_WORDINGS).format(a=a, b=b), f"= {a + b}.")]
         rng.shuffle(questions)
         chats.append(([("system", system)], questions))
-    right = []
+    right, in_form = [], 0
     for turn in range(turns):
         for history, questions in chats:
             history.append(("user", questions[turn][1]))
@@ -162,9 +165,16 @@ def measure_long_chats(model, tokenizer, count=12, turns=8):
         for (history, questions), reply in zip(chats, replies):
             kind, _, answer = questions[turn]
             right.append((kind, reply == answer or (kind == "sum" and reply.endswith(answer))))
+            in_form += kind == "told" and not right[-1][1] and one_word_apart(reply, answer)
             history.append(("assistant", reply))
     kinds = {kind: share(ok for k, ok in right if k == kind) for kind in ("told", "world", "refusal", "sum")}
-    return {"system prompt tokens": [min(lengths), max(lengths)], "all": share(ok for _, ok in right), **kinds}, chats[0][0]
+    return {"system prompt tokens": [min(lengths), max(lengths)], "all": share(ok for _, ok in right), **kinds,
+            "told: in form but contradicting the prompt": in_form}, chats[0][0]
+
+
+def one_word_apart(reply, answer):
+    a, b = reply.rstrip(".").split(), answer.rstrip(".").split()
+    return len(a) == len(b) and sum(x != y for x, y in zip(a, b)) == 1
 
 
 @torch.no_grad()
@@ -183,14 +193,14 @@ def held_out_loss(model, tokenizer, mixes):
 
 
 @torch.no_grad()
-def loss_by_position(model, tokenizer, count=24, bucket=256):
+def loss_by_position(model, tokenizer, count=16, bucket=256):
     """Mean loss by position inside one document, on long stories of 2,048 tokens."""
     rng = random.Random(SEED)
     sums, numbers = np.zeros(2048 // bucket), np.zeros(2048 // bucket)
     for _ in range(count):
         ids = [tokenizer.bos]
         while len(ids) < 2049:
-            ids = [tokenizer.bos] + tokenizer.encode(tell_long_story(rng, 30, pair=SIMPLE)[0])
+            ids = [tokenizer.bos] + tokenizer.encode(tell_long_story(rng, 20)[0])
         tokens = torch.tensor(ids[:2049])[None]
         _, _, loss = row_loss(model, tokens, torch.ones(1, 2049), torch.zeros(1, 2049, dtype=torch.long))
         for b in range(len(sums)):

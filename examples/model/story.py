@@ -1,229 +1,115 @@
-"""Seeded stories: a planner keeps who is where and who holds what, and only tells what its state allows."""
+"""Seeded stories: a planner keeps who is there, where they are and who holds the thing, and only tells what its state allows.
 
-from forms import CHOICES, FORMS, MANNERS
+A story is one scene of two people and one thing; a long story is a chain of such scenes about the same two people, each
+introduced anew. early_story.py holds the harder stories that the first phases of training read.
+"""
+
+from forms import CHOICES, FORMS
 from world import COLOURS, OBJECTS, PEOPLE, PLACES, SIZES, opening_is_held_out, pronoun
 
 
-PAIR, SIMPLE = 1, 2   # the easier stories of the later phases
+class Scene:
+    def __init__(self, rng, place, bystander):
+        self.rng, self.place, self.text = rng, place, []
+        self.bystander = bystander         # the one without the thing may be the subject of a sentence, too
+        self.holder = self.other = None    # before the thing is there: who was named last, and the other one
+        self.noun = self.colour = None
+        self.meant = None                  # whom "she" or "he" would mean
 
-
-class Storyteller:
-    def __init__(self, rng, pair=0):
-        self.rng = rng
-        self.pair = pair      # 0: all there is; PAIR: two people who stay together, two objects; SIMPLE: one object that is never put down
-        self.cast = []        # everyone met so far in this story
-        self.text = []
-        self.start_scene()
-
-    def start_scene(self):
-        self.where = {}       # person in this scene -> place
-        self.holder = {}      # object -> person or None
-        self.lying = {}       # object -> place, when nobody holds it
-        self.colour = {}      # object -> its colour
-        self.subject = None   # whom "she" or "he" would mean
-        self.focus = None     # the place that the last sentence about a person was at
-
-    def say(self, kind, form=None, **slots):
+    def say(self, kind, **slots):
         rng = self.rng
-        form = form or rng.choice(FORMS[kind])
+        form = rng.choice(FORMS[kind])
         for slot, values in CHOICES.items():
             slots.setdefault(slot, rng.choice(values))
-        slots["m"] = rng.choice(MANNERS) if rng.random() < 0.75 else ""
-        a, noun = slots.get("A"), slots.get("o")
-        if "A" in slots and form.startswith("{A} ") and "{A} and" not in form and a == self.subject and rng.random() < 0.4:
-            slots["A"] = pronoun(a).capitalize()
-        if noun is not None:
-            slots["noun"], slots["colour"] = noun, self.colour[noun]
-            if rng.random() < 0.3:
-                slots["o"] = self.colour[noun] + " " + noun
-        if a is not None:
-            slots["here"] = self.where.get(a)
-        slots["size"] = rng.choice(SIZES)
-        line = form.format(**slots).replace("  ", " ").replace(" .", ".")
-        self.text.append(line)
-        single = "{A}" in form and "{A} and" not in form and "hey " not in form and "{B}" not in form
-        self.subject = a if single else None
-        if "{A}" in form:
-            self.focus = self.where.get(a, self.focus)
+        slots.update(H=self.holder, O=self.other, here=self.place, noun=self.noun, colour=self.colour)
+        if form.startswith("{H} ") and self.meant == self.holder and rng.random() < 0.3:
+            slots["H"] = pronoun(self.holder).capitalize()
+        if self.noun:
+            slots["o"] = self.noun if rng.random() < 0.65 else f"{self.colour} {self.noun}"
+        self.text.append(form.format(**slots))
+        if "{H}" in form:
+            self.meant = None if kind == "walk" else self.holder
 
-    def invent(self):
-        noun = self.wanted_object or self.rng.choice([o for o in OBJECTS if o not in self.colour])
-        self.wanted_object = None
-        self.colour[noun] = self.rng.choice(COLOURS)
-        words = ([self.rng.choice(SIZES)] if self.rng.random() < 0.6 else []) + [self.colour[noun], noun]
-        article = "an" if words[0][0] in "aeiou" else "a"
-        return noun, " ".join([article] + words)
+    def bring(self, noun):
+        """The thing comes into the story, in the hands of the person named last."""
+        size = self.rng.choice(SIZES)
+        self.noun, self.colour = noun, self.rng.choice(COLOURS)
+        self.say("find", new=f"{'an' if size[0] in 'aeiou' else 'a'} {size} {self.colour} {noun}")
 
-    def present(self, place):
-        return [name for name in self.where if self.where[name] == place]
+    def give(self):
+        self.say("give")
+        self.holder, self.other = self.other, self.holder
+        self.meant = self.holder
 
-    def other_place(self, place):
-        return self.rng.choice([p for p in PLACES if p != place])
-
-    def options(self):
-        """(weight, action) pairs that the present state allows."""
-        rng, found = self.rng, []
-        people = list(self.where)
-        a = rng.choice(people)
-        here = self.where[a]
-        near = [n for n in self.present(here) if n != a]
-        b = rng.choice(near) if near else None
-        held = [o for o in self.holder if self.holder[o] == a]
-        lying = [o for o in self.lying if self.lying[o] == here]
-        seen = held + lying + [o for o in self.holder if self.holder[o] in near]
-        if len(self.colour) < 3 - self.pair:
-            weight = 3 if not self.colour else 0.7
-            found.append((weight, lambda: self.find(a, b)))
-            if here == self.focus and self.pair != SIMPLE:
-                found.append((weight / 2, lambda: self.see(a)))
-        if held:
-            o = rng.choice(held)
-            if self.pair != SIMPLE:
-                found.append((0.8, lambda o=o: self.drop(a, o)))
-            found += [(0.7, lambda o=o: self.say("hold", A=a, B=b, o=o, form=self.form("hold", b)))]
-            if b:
-                found += [(1.8, lambda o=o: self.give(a, b, o)), (0.5, lambda o=o: self.say("where", A=a, B=b, o=o))]
-        if lying:
-            o = rng.choice(lying)
-            found.append((2, lambda o=o: self.take(a, o)))
-        if seen:
-            o = rng.choice(seen)
-            found += [(0.7, lambda o=o: self.say("praise", A=a, o=o)), (0.3, lambda o=o: self.say("colour", A=a, o=o))]
-        if b:
-            found.append((0.9, lambda: self.say("both", A=a, B=b)))
-            if len(near) == 1:
-                found.append((0.9, lambda: self.travel(a, b)))
-            if not self.pair:
-                found.append((0.3, lambda: self.leave(a)))
-        away = [n for n in people if self.where[n] != here]
-        if away and self.subject == a:
-            found.append((4, lambda: self.follow(a, rng.choice(away))))
-        found += [(0.8, lambda: self.say("nature", A=a)), (0.7, lambda: self.say("feel", A=a))]
-        return found
-
-    def form(self, kind, partner):
-        """A form that does not need a partner when there is none."""
-        return self.rng.choice([f for f in FORMS[kind] if partner or "{B}" not in f])
-
-    def find(self, a, b):
-        noun, phrase = self.invent()
-        self.holder[noun] = a
-        self.say("find", form=self.form("find", b), A=a, B=b, new=phrase)
-
-    def see(self, a):
-        noun, phrase = self.invent()
-        self.holder[noun], self.lying[noun] = None, self.where[a]
-        self.say("see", A=a, new=phrase)
-
-    def take(self, a, o):
-        self.holder[o] = a
-        self.lying.pop(o)
-        self.say("take", A=a, o=o)
-
-    def give(self, a, b, o):
-        self.holder[o] = b
-        self.say(self.rng.choice(["give", "give", "get"]), A=a, B=b, o=o)
-
-    def drop(self, a, o):
-        self.holder[o], self.lying[o] = None, self.where[a]
-        self.say("drop", A=a, o=o)
-
-    def travel(self, a, b):
-        place = self.other_place(self.where[a])
-        self.where[a] = self.where[b] = place
-        self.say(self.rng.choice(["walk", "lets"]), A=a, B=b, p=place)
-
-    def leave(self, a):
-        place = self.other_place(self.where[a])
-        self.where[a] = place
-        self.say("leave", A=a, p=place)
-
-    def follow(self, a, b):
-        self.where[b] = self.where[a]
-        self.say("follow", A=a, B=b)
-
-    def meet(self, b):
-        self.where[b] = self.focus
-        self.say("meet", B=b, here=self.focus)
+    def walk(self):
+        place = self.rng.choice([p for p in PLACES if p != self.place])
+        self.say("walk" if self.bystander else "they_walk", p=place)
+        self.place = place
 
     def act(self):
-        options = self.options()
-        self.rng.choices([action for _, action in options], [weight for weight, _ in options])[0]()
+        actions = {"hold": 3, "give": 3.5, "feel": 2.2, "other" if self.bystander else "both": 1.7, "walk": 1.1, "nature": 1.5, "colour": 0.4}
+        kind = self.rng.choices(list(actions), list(actions.values()))[0]
+        if kind in ("give", "walk"):
+            getattr(self, kind)()
+        else:
+            self.say(kind)
 
-    def finish_scene(self):
-        """Every object in a hand goes home; the others stay where they lie."""
-        rng, last = self.rng, None
-        for o, name in list(self.holder.items()):
-            if name in self.where and rng.random() < 0.8:
-                self.say("home_with", A=name, o=o)
-                last = (name, o)
-                self.where.pop(name)
-        for name in list(self.where):
-            if rng.random() < 0.5:
-                self.say("home", A=name)
-                self.where.pop(name)
-                last = (name, None)
-        if last and rng.random() < 0.6:
-            form = rng.choice([f for f in FORMS["dream"] if last[1] or "{o}" not in f])
-            self.say("dream", form=form, A=last[0], o=last[1]) if last[1] else self.say("dream", form=form, A=last[0])
-
-    def scene(self, steps, partners):
-        for b in partners:
-            if not self.pair and self.rng.random() < 0.2:
-                self.act()
-            self.meet(b)
+    def tell(self, steps, noun):
+        for _ in range(self.rng.choice([0, 0, 1])):
+            self.say(self.rng.choice(["nature", "feel"]))
+        self.bring(noun)
         for _ in range(steps):
             self.act()
-        self.finish_scene()
+        self.say("close")
+        self.say("leave")
+        self.say("dream", D=self.rng.choice([self.holder, self.other]))
+        return " ".join(self.text)
 
 
-def tell_story(rng, person=None, partner=None, thing=None, place=None, held_out=False, pair=0):
-    """One scene, about 80 to 220 tokens. held_out selects the openings that training never shows."""
-    teller = Storyteller(rng, pair)
-    teller.wanted_object = thing
+def tell_story(rng, person=None, partner=None, thing=None, place=None, held_out=False, bystander=False):
+    """One scene, about 80 to 170 tokens. held_out selects the openings that training never shows."""
     while True:
         a, p = person or rng.choice(PEOPLE), place or rng.choice(PLACES)
         if opening_is_held_out(a, p) == held_out:
             break
         if person and place:
             person = None
-    teller.where[a] = p
-    teller.say("open", A=a, p=p)
-    others = [n for n in PEOPLE if n != a]
-    partners = [partner] if partner and partner != a else [rng.choice(others)]
-    if not pair and rng.random() < 0.25:
-        partners.append(rng.choice([n for n in others if n not in partners]))
-    teller.scene(rng.randint(5, 13), partners)
-    return " ".join(teller.text)
+    b = partner if partner and partner != a else rng.choice([n for n in PEOPLE if n != a])
+    scene = Scene(rng, p, bystander)
+    scene.say("open", A=a, p=p)
+    scene.say("meet", B=b)
+    scene.holder = scene.meant = b
+    scene.other = a
+    return scene.tell(rng.randint(4, 9), thing or rng.choice(OBJECTS))
 
 
-def tell_long_story(rng, chapters, person=None, pair=0):
-    """Numbered chapters about one cast of three or four (or two); each chapter is a scene of its own."""
-    teller = Storyteller(rng, pair)
-    teller.wanted_object = None
-    cast = [person] if person else [rng.choice(PEOPLE)]
-    cast += rng.sample([n for n in PEOPLE if n not in cast], 1 if pair else rng.randint(2, 3))
-    parts = []
-    for chapter in range(1, chapters + 1):
-        teller.start_scene()
-        teller.text = []
-        if chapter == 1:
-            a = cast[0]
-            p = rng.choice([p for p in PLACES if not opening_is_held_out(a, p)])
-            teller.where[a] = p
-            teller.say("open", A=a, p=p)
-            partners = cast[1:]
-        else:
-            a, b = rng.sample(cast, 2)
-            p = rng.choice(PLACES)
-            if rng.random() < 0.7:
-                teller.where[a] = teller.where[b] = p
-                teller.say("next", A=a, B=b, p=p)
-                partners = []
-            else:
-                teller.where[a] = p
-                teller.say("next_alone", A=a, p=p)
-                partners = [b]
-        teller.scene(rng.randint(4, 9), partners)
-        parts.append(f"Chapter {chapter} of {chapters}. " + " ".join(teller.text))
-    return "\n".join(parts), cast
+def tell_chapter(rng, number, total, cast, opening, bystander=False):
+    """One numbered scene; only the first chapter opens like a story. It ends by saying its number again."""
+    a, b = cast if opening else rng.sample(cast, 2)
+    scene = Scene(rng, rng.choice([p for p in PLACES if not (opening and opening_is_held_out(a, p))]), bystander)
+    if opening:
+        scene.say("open", A=a, p=scene.place)
+        scene.say("meet", B=b)
+    else:
+        scene.say("next", A=a, B=b, p=scene.place)
+    scene.holder, scene.other = b, a
+    scene.meant = b if opening else None
+    text = scene.tell(rng.randint(2, 5), rng.choice(OBJECTS))
+    return f"Chapter {number} of {total}. {text} That was chapter {number} of {total}."
+
+
+def draw_cast(rng, person=None, partner=None):
+    a = person or rng.choice(PEOPLE)
+    return [a, partner if partner and partner != a else rng.choice([n for n in PEOPLE if n != a])]
+
+
+def tell_long_story(rng, chapters, person=None, partner=None):
+    """Numbered chapters about two people; returns (text, cast)."""
+    cast = draw_cast(rng, person, partner)
+    return "\n".join(tell_chapter(rng, k, chapters, cast, k == 1) for k in range(1, chapters + 1)), cast
+
+
+def tell_excerpt(rng, first, last, chapters, bystander=False):
+    """Chapters first to last of a long story."""
+    cast = draw_cast(rng)
+    return "\n".join(tell_chapter(rng, k, chapters, cast, k == 1, bystander) for k in range(first, last + 1))

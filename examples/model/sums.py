@@ -9,6 +9,9 @@ HELD_OUT_COUNT = 500
 TRAINING = ["What is {a} + {b}?", "{a} + {b}", "{a}+{b}", "What is {a} plus {b}?", "Add {a} and {b}.", "{a} + {b} = ?", "How much is {a} plus {b}?",
             "Please add {a} and {b}.", "What do {a} and {b} make?", "I have {a} and get {b} more. How many do I have?",
             "Tell me {a} + {b}.", "Can you add {a} to {b}?", "{a} plus {b} is what?", "What is the sum of {a} and {b}?"]
+MORE_TRAINING = TRAINING + ["How much do {a} and {b} make?", "How many are {a} and {b}?", "How many do I have with {a} and {b}?", "{a} and {b} make what?",
+                            "How many is {a} plus {b}?", "Do you know how much {a} and {b} make?", "How many do you get from {a} and {b}?",
+                            "Add {a} and {b}. How many is it?"]     # from phase "links" on
 EVALUATION = ["How much is {a} + {b}?", "Tell me the sum of {a} and {b}.", "Can you add {a} and {b}?", "Please tell me {a} plus {b}.",
               "How many do {a} and {b} make?"]
 
@@ -41,10 +44,10 @@ def answer_number(text):
     return int(found[-1]) if found else None
 
 
-def sum_turn(rng):
+def sum_turn(rng, wordings=TRAINING, single=0.25):
     """A training question and its answer; never a held-out pair, in either order."""
     while True:
-        if rng.random() < 0.25:
+        if rng.random() < single:
             a, b = rng.randint(0, 9), rng.randint(0, 9)
         elif rng.random() < 0.15:
             a, b = rng.randint(0, 9), rng.randint(10, 99)
@@ -53,7 +56,7 @@ def sum_turn(rng):
         else:
             a, b = rng.randint(10, 99), rng.randint(10, 99)
         if not is_held_out(a, b):
-            return rng.choice(TRAINING).format(a=a, b=b), worked_answer(a, b)
+            return rng.choice(wordings).format(a=a, b=b), worked_answer(a, b)
 
 
 def assert_excluded(question):

@@ -65,6 +65,14 @@ def learning_rate(step, total, peak, warmup, decay):
     return peak * min(1.0, max(0.02, (total - step) / decay))
 
 
+def rate_between(points, step):
+    """Learning rate at a step, linear between (step, rate) points."""
+    for (a, low), (b, high) in zip(points, points[1:]):
+        if step < b:
+            return low + (high - low) * (step - a) / (b - a)
+    return points[-1][1]
+
+
 def make_optimizer(model, peak, weight_decay=0.05):
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
@@ -78,8 +86,11 @@ def save_state(path, **state):
 
 
 def train(build, phases, tokenizer, path, seed, peak=2e-3, warmup=150, decay_steps=1000, low_precision=False, log=print, save_every=100,
-          loss_of=row_loss):
-    """Runs all phases, or what is left of them, on the module that build() makes; returns it trained."""
+          loss_of=row_loss, points=None):
+    """Runs all phases, or what is left of them, on the module that build() makes; returns it trained.
+
+    The learning rate follows peak, warmup and decay_steps, or `points` where they are given.
+    """
     torch.manual_seed(seed)
     model = build()
     optimizer = make_optimizer(model, peak)
@@ -95,7 +106,7 @@ def train(build, phases, tokenizer, path, seed, peak=2e-3, warmup=150, decay_ste
         phase, within = find_phase(phases, step)
         ids, weights, documents = batch_at(phase, within, tokenizer)
         for group in optimizer.param_groups:
-            group["lr"] = phase.rate * learning_rate(step, total, peak, warmup, decay_steps)
+            group["lr"] = phase.rate * (rate_between(points, step) if points else learning_rate(step, total, peak, warmup, decay_steps))
         with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
             loss, weight, _ = loss_of(model, ids, weights, documents)
         loss = loss / weight.clamp(min=1.0)
