@@ -19,8 +19,8 @@ class DecoderSubject {
     Tokens tokens;
   };
 
-  DecoderSubject(const Subject &subject, Findings &findings)
-      : findings(findings), v(*subject.desc().decoder), target(plain_model(kVocab)), subject_(subject) {}
+  DecoderSubject(const Subject &subject, Findings &to)
+      : findings(to), v(*subject.desc().decoder), target(plain_model(kVocab)), subject_(subject) {}
 
   /// Creates it and looks at its needs; false after a finding that ends the check.
   bool create();

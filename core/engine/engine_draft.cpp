@@ -96,7 +96,7 @@ void EngineCore::make_drafts() {
 }
 
 void EngineCore::note_draft_error(const PluginFailure &failure) {
-  note_plugin_error({failure.error, false});
+  note_plugin_error({failure.error, false, {}});
   if (!drafting_->on())
     log::warn("engine", "{} is damaged and makes no more drafts; the model goes on without them", decoder_who_);
 }
