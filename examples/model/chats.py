@@ -336,7 +336,8 @@ def story_chat(rng, **tellers):
 
 def long_prompt(rng, notes, reminders):
     """A guide, a heading, all notes and some facts about the village that are true anyway."""
-    facts = [WORLD[rng.choice(list(WORLD))][2].format(**world_slots(name)) for name in rng.sample(PEOPLE, reminders)]
+    people = [name for k in range(0, reminders, len(PEOPLE)) for name in rng.sample(PEOPLE, min(reminders - k, len(PEOPLE)))]
+    facts = [WORLD[rng.choice(list(WORLD))][2].format(**world_slots(name)) for name in people]
     return " ".join([rng.choice(GUIDES), *facts, rng.choice(HEADINGS).strip(), notes.text()]).replace("  ", " ")
 
 

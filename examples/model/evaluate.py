@@ -139,8 +139,10 @@ def measure_long_stories(model, tokenizer, count=8, chapters=16, temperature=0.8
     return {"passed (accepted and >= 1,500 tokens)": passed, "accepted": sum(row["rejected"] is None for row in rows), "of": count, "runs": rows}
 
 
-def measure_long_chats(model, tokenizer, count=12, turns=8):
+def measure_long_chats(model, tokenizer, facts=125, village=28, count=12, turns=8):
     """Chats over a system prompt of at least 1,000 tokens; the model's own replies are the history.
+
+    The prompt has `village` true sentences about the village and, after them, `facts` that only the prompt tells.
 
     A reply is right when it is the expected sentence (sums: ends in the right number). A wrong reply about something told is in form
     when it is the expected sentence but for its one value: fluent, on the topic, and in contradiction to the prompt.
@@ -148,8 +150,8 @@ def measure_long_chats(model, tokenizer, count=12, turns=8):
     rng = random.Random(SEED)
     chats, lengths = [], []
     for _ in range(count):
-        notes = LongNotes(rng, 125)
-        system = long_prompt(rng, notes, 28)
+        notes = LongNotes(rng, facts)
+        system = long_prompt(rng, notes, village)
         lengths.append(len(tokenizer.encode(system)))
         questions = [("told", *notes.turn(held_out=True, missing=0)) for _ in range(turns - 3)]
         a, b = rng.choice(sorted(HELD_OUT_PAIRS))

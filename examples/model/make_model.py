@@ -190,7 +190,8 @@ class Maker:
         self.note("refusals", *measure_refusals(target, tokenizer))
         self.note("facts told in the system prompt", *measure_told(target, tokenizer))
         self.note("world", *measure_world(target, tokenizer))
-        self.note("long chats", *measure_long_chats(target, tokenizer))
+        self.note("long chats, 125 facts", *measure_long_chats(target, tokenizer))
+        self.note("long chats, 8 facts", *measure_long_chats(target, tokenizer, facts=8, village=110))
         for temperature in (0.8, 0.0):
             self.note(f"long stories at {temperature}", measure_long_stories(target, tokenizer, temperature=temperature))
         self.note("held-out loss", held_out_loss(target, tokenizer, [("story", 256, 40), ("long_story", 2048, 8), ("chat", 256, 40),
