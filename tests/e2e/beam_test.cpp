@@ -71,7 +71,9 @@ TEST_F(Beam, AnswersComeBestFirstAndScoreBetterThanGreedy) {
     for (size_t k = 0; k < answers.size(); ++k) {
       EXPECT_EQ(answers[k].tokens, 24u);
       EXPECT_EQ(answers[k].finish, "length");
-      if (k > 0) EXPECT_LE(answers[k].sum, answers[k - 1].sum + 1e-4);
+      if (k > 0) {
+        EXPECT_LE(answers[k].sum, answers[k - 1].sum + 1e-4);
+      }
       texts.insert(answers[k].text);
     }
     EXPECT_EQ(texts.size(), answers.size());
