@@ -106,6 +106,7 @@ void read_numbers(Fields &fields, const ServedModel &model, json::object &wanted
 }
 
 void add_defaults(const ServedModel &model, json::object &wanted) {
+  if (only_greedy(model)) return;  // how the model would like to be drawn from does not matter to who takes the best token
   const auto add = [&](const char *key, const auto &value) {
     if (value && !wanted.contains(key) && anybody_takes(model, key)) wanted[key] = *value;
   };

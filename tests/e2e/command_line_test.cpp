@@ -3,6 +3,7 @@
 
 #include <boost/json.hpp>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 #include "tests/support/child_process.hpp"
@@ -313,6 +314,24 @@ TEST(CommandLine, FlagsBeatTheFile) {
   const auto three = support::post(server.port(), "/v1/completions", R"({"prompt":"x","n":3,"max_tokens":1})");
   EXPECT_EQ(three.status, 400) << three.body;
   EXPECT_EQ(server.terminate().code, 0);
+}
+
+TEST(CommandLine, EveryConfigurationThatShipsServesAChat) {
+  size_t n_served = 0;
+  for (const auto &entry : std::filesystem::directory_iterator(SLUICE_SOURCE_DIR "/configs")) {
+    // public.toml wants a file of keys and an address of the machine.
+    if (entry.path().extension() != ".toml" || entry.path().filename() == "public.toml") continue;
+    support::ServerProcess server(std::vector<std::string>{entry.path().string(), "--port", "0"});
+    const auto models = boost::json::parse(support::get(server.port(), "/v1/models").body).at("data").as_array();
+    ASSERT_FALSE(models.empty()) << entry.path();
+    const boost::json::object chat{{"model", models.front().at("id")},
+                                   {"max_tokens", 4},
+                                   {"messages", {{{"role", "user"}, {"content", "What is 2 + 3?"}}}}};
+    const auto reply = support::post(server.port(), "/v1/chat/completions", boost::json::serialize(chat));
+    EXPECT_EQ(reply.status, 200) << entry.path() << ": " << reply.body;
+    ++n_served;
+  }
+  EXPECT_GE(n_served, 5U);
 }
 
 TEST(CommandLine, ServeRefusesABadStartAndSaysWhy) {

@@ -303,6 +303,21 @@ TEST(Parse, WithoutASamplerOnlyNeutralValuesPass) {
   EXPECT_EQ(w.parse(Dialect::kChat, R"("top_k":7)").error().param, "top_k");
 }
 
+TEST(Parse, GreedyAloneIsNotGivenTheModelsTemperature) {
+  ParseWorld w;
+  w.model->defaults.temperature = 0.7;
+  boost::json::object seen;
+  w.model->samplers = {{"greedy", {"temperature"},
+                        [&](const boost::json::object &table) -> Result<std::shared_ptr<const plugin::Options>> {
+                          seen = table;
+                          return std::shared_ptr<const plugin::Options>();
+                        }}};
+  EXPECT_TRUE(w.parse(Dialect::kChat, ""));
+  EXPECT_FALSE(seen.contains("temperature"));
+  EXPECT_TRUE(w.parse(Dialect::kChat, R"("temperature":0)"));
+  EXPECT_TRUE(seen.contains("temperature"));
+}
+
 TEST(Parse, LogitBiasIsChecked) {
   ParseWorld w;
   const std::string past = std::to_string(test::kVocabSize);
