@@ -47,6 +47,15 @@ void refresh_metrics(const lifecycle::Service &service) {
     m.plugin_overruns.raise_to(static_cast<double>(stats.plugin_overruns));
     m.reopens.raise_to(static_cast<double>(stats.reopens));
     m.healthy.set(stats.healthy ? 1 : 0);
+    m.draft_rounds.raise_to(static_cast<double>(stats.draft_rounds));
+    m.draft_tokens.raise_to(static_cast<double>(stats.draft_tokens));
+    m.draft_accepted_tokens.raise_to(static_cast<double>(stats.draft_accepted_tokens));
+    m.draft_verify_seconds.raise_to(static_cast<double>(stats.draft_verify_ns) * 1e-9);
+    m.draft_plain_seconds.raise_to(static_cast<double>(stats.draft_plain_ns) * 1e-9);
+    m.drafting_seconds.raise_to(static_cast<double>(stats.drafting_ns) * 1e-9);
+    m.drafts_off.set(stats.drafts_off ? 1 : 0);
+    m.drafts_off_for_acceptance.raise_to(static_cast<double>(stats.drafts_off_for_acceptance));
+    m.drafts_off_for_cost.raise_to(static_cast<double>(stats.drafts_off_for_cost));
   }
 }
 

@@ -158,6 +158,16 @@ void DraftTree::take(uint32_t seq, uint32_t budget, uint32_t max_depth, DraftTri
     out.push_back({token_[node], parent, depth_[node], q_[node], node});
   }
   drop_smallest(budget, out);
+  rank(out);
+}
+
+void DraftTree::rank(std::vector<DraftNode> &nodes) const {
+  std::vector<uint32_t> order(nodes.size());
+  for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return score_[nodes[a].source] > score_[nodes[b].source];
+  });
+  for (uint32_t i = 0; i < order.size(); ++i) nodes[order[i]].rank = i;
 }
 
 void DraftTree::drop_smallest(uint32_t budget, std::vector<DraftNode> &nodes) const {

@@ -15,6 +15,7 @@ struct DraftNode {
   uint32_t depth = 1;   ///< it stands at root position + depth
   int32_t q = -1;       ///< row of the distribution that it was drawn from, -1 = none: chosen in any way
   uint32_t source = 0;  ///< index in the decoder's tree
+  uint32_t rank = 0;    ///< its place in the list by score, best first
 };
 
 /// A distribution that drafts were drawn from: a whole row, or the ids that are listed.
@@ -62,6 +63,7 @@ class DraftTree {
  private:
   std::string check_node(uint32_t node, uint32_t n_q_rows) const;
   std::string check_own_q(const sluice_draft_tree &tree) const;
+  void rank(std::vector<DraftNode> &nodes) const;
   void drop_smallest(uint32_t budget, std::vector<DraftNode> &nodes) const;
 
   const sluice_decoder_needs needs_;

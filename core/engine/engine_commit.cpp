@@ -168,6 +168,7 @@ void EngineCore::append_tokens(uint64_t now, const sluice_step_result &result, u
   }
   for (const auto ref : buffers_.resident)
     if (sequences_[ref] && table_.last_run_ns[ref] != now) ++table_.n_skipped[ref];
+  note_drafts(prefill, decode, device_ns);
   if (seats_.empty()) cost_.observe(prefill, decode, context, device_ns);
 }
 

@@ -336,6 +336,8 @@ void EngineCore::finish(sluice_seq_ref ref, Event event, uint8_t sched_event) {
   const auto &sequence = *sequences_[ref];
   event.cached_tokens = sequence.cached_prompt;
   event.queued_ns = sequence.queued_ns;
+  event.draft_tokens = sequence.n_drafted;
+  event.draft_accepted_tokens = sequence.n_accepted;
   if (groups_[ref]) {  // which stands for all answers
     for (event.answer = 0; event.answer < sequence.request->n_answers; ++event.answer) {
       sequence.request->events->push(event);
@@ -437,6 +439,11 @@ request::GeneratorStats EngineCore::stats() const {
   stats.host_blocks_used = host_pool_.used_blocks();
   stats.kv_blocks_total = pool_.total();
   stats.kv_blocks_used = pool_.used_blocks();
+  if (draft_control_) {
+    stats.drafts_off_for_acceptance = draft_control_->switched_off_for_acceptance();
+    stats.drafts_off_for_cost = draft_control_->switched_off_for_cost();
+    stats.drafts_off = draft_control_->off() || drafting_->damaged();
+  }
   stats.healthy = !poisoned_;
   stats.damaged = poisoned_.has_value();
   if (poisoned_) stats.trouble = poisoned_->error.message, stats.culprit = poisoned_->who;

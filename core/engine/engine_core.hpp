@@ -14,6 +14,7 @@
 #include "core/base/clock.hpp"
 #include "core/engine/abi_call.hpp"
 #include "core/engine/branch_group.hpp"
+#include "core/engine/draft_control.hpp"
 #include "core/engine/drafting.hpp"
 #include "core/engine/plan.hpp"
 #include "core/engine/sampler_chain.hpp"
@@ -139,6 +140,8 @@ class EngineCore {
   bool run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts);
   uint32_t room_for_drafts(const Sequence &sequence, uint32_t wanted) const;
   void take_seat(Sequence &sequence, uint32_t n_drafts);
+  void fill_wishes();
+  void note_drafts(uint32_t prefill, uint32_t decode, uint64_t device_ns);
   void make_drafts();
   void fill_batch();
   void drop_forbidden(DraftSeat &seat, std::vector<uint32_t> &masks);
@@ -260,6 +263,9 @@ class EngineCore {
   StepCost cost_;
   SwapCost swap_cost_;
   std::unique_ptr<Drafting> drafting_;
+  std::unique_ptr<DraftControl> draft_control_;
+  std::vector<uint32_t> wishes_;
+  uint64_t drafting_ns_ = 0;                          ///< what making the drafts of the step took
   sluice_sched_host sched_host_{};
   sluice_scheduler *scheduler_ = nullptr;
 

@@ -9,6 +9,12 @@
 #include "core/engine/row_draws.hpp"
 
 namespace sluice::engine {
+namespace {
+
+constexpr float kHopeless = 0.08F;  // acceptance below which a sequence's drafts are left out
+constexpr uint64_t kLookAgain = 16;  // steps
+
+}  // namespace
 
 Result<> check_draft_needs(const std::string &decoder, const sluice_decoder_needs &needs,
                            const sluice_model_info &info) {
@@ -45,6 +51,7 @@ Result<> EngineCore::create_drafting(const sluice_decoder_needs &needs, const sl
   }
   if (needs.verify == SLUICE_VERIFY_TYPICAL) chain_.expect_puts();
   drafting_ = std::make_unique<Drafting>(std::move(parts));
+  draft_control_ = std::make_unique<DraftControl>(needs.max_nodes, (needs.flags & SLUICE_DECF_PINNED) != 0);
   return {};
 }
 
@@ -52,6 +59,52 @@ Result<> EngineCore::create_drafting(const sluice_decoder_needs &needs, const sl
 bool EngineCore::judges_rows(const DraftSeat &seat) const {
   return !seat.nodes.empty() &&
          (seat.trim == DraftTrim::kByOrder || drafting_->needs().verify == SLUICE_VERIFY_TYPICAL);
+}
+
+/// Tells the scheduler how many drafts each resident sequence would like, as far as they are likely to pay.
+void EngineCore::fill_wishes() {
+  if (drafting_->needs().max_nodes == 0) return;
+  const bool pinned = (drafting_->needs().flags & SLUICE_DECF_PINNED) != 0;
+  wishes_.clear();
+  for (const auto ref : buffers_.resident) {
+    const auto &sequence = *sequences_[ref];
+    table_.draft_wish[ref] = 0;
+    if (sequence.generated() == 0 || table_.pending[ref] != 1) continue;
+    // Who is hardly ever right is looked at again now and then.
+    const bool hopeless = !pinned && sequence.draft_acceptance < kHopeless && (step_no_ + sequence.id) % kLookAgain != 0;
+    table_.draft_wish[ref] = hopeless ? 0 : room_for_drafts(sequence, drafting_->wish(sequence));
+    wishes_.push_back(table_.draft_wish[ref]);
+  }
+  const bool was_off = draft_control_->off();
+  const uint32_t cap = draft_control_->decide(wishes_);
+  if (draft_control_->off() != was_off) log::info("engine", "{}: {}", decoder_who_, draft_control_->why());
+  for (const auto ref : buffers_.resident) table_.draft_wish[ref] = std::min(table_.draft_wish[ref], cap);
+}
+
+/// Lets the next decisions know what this step's drafts cost and brought.
+void EngineCore::note_drafts(uint32_t prefill, uint32_t decode, uint64_t device_ns) {
+  if (drafting_->needs().max_nodes == 0) return;
+  uint32_t drafts = 0;
+  for (size_t i = 0; i < batch_refs_.size(); ++i) {
+    const uint32_t n = batch_.n_drafts(i);
+    if (n == 0) continue;
+    drafts += n;
+    dead_.assign(n, 0);
+    for (const uint32_t node : walks_[i].accepted) dead_[batch_.drafts(i)[node].rank] = 1;
+    draft_control_->observe_ranks(dead_);
+    const auto ref = batch_refs_[i];
+    auto &late = sequences_[ref]->draft_acceptance;
+    late += (static_cast<float>(walks_[i].accepted.size()) / static_cast<float>(n) - late) / 8;
+    table_.draft_accept[ref] = static_cast<uint8_t>(255 * late);
+  }
+  if (prefill > 0) return;
+  const double plain = draft_control_->step_ns(decode - drafts);
+  draft_control_->observe_step(decode - drafts, drafts, device_ns, drafting_ns_);
+  if (drafts == 0) return;
+  ++counters_.draft_steps;
+  counters_.draft_verify_ns += device_ns;
+  counters_.draft_plain_ns += plain > 0 ? static_cast<uint64_t>(plain) : device_ns;
+  counters_.drafting_ns += drafting_ns_;
 }
 
 /// Drafts that the request, the cache and the step's rows have room for.
@@ -85,8 +138,11 @@ void EngineCore::take_seat(Sequence &sequence, uint32_t n_drafts) {
 }
 
 void EngineCore::make_drafts() {
+  drafting_ns_ = 0;
   if (seats_.empty()) return drafting_->forget();
+  const uint64_t began = parts_.clock->now_ns();
   if (auto proposed = drafting_->propose(seats_); !proposed) note_draft_error(proposed.error());
+  drafting_ns_ = parts_.clock->now_ns() - began;
   if (trees_) return;
   for (auto &seat : seats_) {  // what the backend takes is one child after the other
     dead_.assign(seat.nodes.size(), 0);
@@ -284,7 +340,9 @@ void EngineCore::commit_decoder(uint64_t device_ns) {
   told.n_accepted = decoder_accepted_.data();
   told.n_nodes = static_cast<uint32_t>(node_accepted_.size());
   told.node_accepted = node_accepted_.data();
-  told.step_ns = told.plain_ns = device_ns;
+  told.step_ns = device_ns;
+  const double plain = draft_control_->step_ns(static_cast<uint32_t>(batch_refs_.size()));
+  told.plain_ns = plain > 0 ? static_cast<uint64_t>(plain) : device_ns;
   told.draft_ns = drafting_->draft_ns();
   if (auto heard = call({decoder_who_.c_str(), "commit"}, parts_.decoder->commit, parts_.decoder_instance, &told); !heard) {
     drafting_->failed(heard.error());

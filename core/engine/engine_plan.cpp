@@ -35,13 +35,12 @@ void EngineCore::fill_view() {
   for (const auto ref : resident_) {
     auto &sequence = *sequences_[ref];
     refresh(ref);
-    table_.draft_wish[ref] = sequence.generated() > 0 && table_.pending[ref] == 1
-                                 ? room_for_drafts(sequence, drafting_->wish(sequence)) : 0;
     if (!groups_[ref]) table_.exclusive_blocks[ref] = exclusive_blocks_of(sequence);
     if (limits_.prefix_cache && table_.pending[ref] > table_.width(ref))  // others may want to wait for what comes
       table_.found(ref, 0, next_block_hash(sequence, sequence.n_published), step_no_);
     buffers_.resident.push_back(ref);
   }
+  fill_wishes();
   for (const auto ref : swapped_) table_.pending[ref] = pending_of(ref);
   buffers_.swapped.assign(swapped_.begin(), swapped_.end());
   buffers_.moving.assign(moving_.begin(), moving_.end());

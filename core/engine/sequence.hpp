@@ -51,6 +51,7 @@ struct Sequence {
   std::vector<int32_t> head_ids;     ///< [n_heads, head_top] at the row that chose the last token; empty = unknown
   std::vector<float> head_logprobs;  ///< as head_ids
   uint32_t n_drafted = 0, n_accepted = 0;  ///< drafts verified for it so far
+  float draft_acceptance = 1;              ///< of late
 
   std::optional<Error> row_error;                     ///< its row gave no token: ends at the next commit
   bool in_flight = false;                             ///< part of the step under way

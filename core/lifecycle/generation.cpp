@@ -263,6 +263,8 @@ void Generation::take(Answer &answer, request::Event &event) {
   if (answer.ended || event.finish == request::FinishReason::kNone) return;
   usage_.cached_tokens += event.cached_tokens;
   if (event.queued_ns != 0) metrics.queue_time.observe(static_cast<double>(event.queued_ns) * 1e-9);
+  usage_.draft_tokens += event.draft_tokens;
+  usage_.draft_accepted_tokens += event.draft_accepted_tokens;
   if (event.finish == request::FinishReason::kError) {
     failure_ = Failure{FailureKind::kEngine,
                        event.error != nullptr ? event.error->message : std::string("the model's engine failed"), "", {}};

@@ -53,6 +53,7 @@ struct Usage {
   uint64_t prompt_tokens = 0;      ///< each prompt once
   uint64_t completion_tokens = 0;  ///< of all answers, end-of-sequence tokens included
   uint64_t cached_tokens = 0;
+  uint64_t draft_tokens = 0, draft_accepted_tokens = 0;  ///< verified, and right; those that were wrong are no output
 };
 
 /// What consumers get per token when the request asked for log-probabilities.

@@ -57,6 +57,8 @@ void log_request(const RequestLine &line) {
   if (line.cancelled) add(R"(,"cancel_cause":"{}")", cancel_cause_name(*line.cancelled));
   add(R"(,"prompt_tokens":{},"cached_tokens":{},"completion_tokens":{})", usage.prompt_tokens, usage.cached_tokens,
       usage.completion_tokens);
+  if (usage.draft_tokens > 0)
+    add(R"(,"draft_tokens":{},"draft_accepted_tokens":{})", usage.draft_tokens, usage.draft_accepted_tokens);
   if (line.ttft_ns != 0) add(R"(,"ttft_ms":{:.3f})", static_cast<double>(line.ttft_ns) * 1e-6);
   add(R"(,"e2e_ms":{:.3f}}})", static_cast<double>(line.e2e_ns) * 1e-6);
   log::write_json(out);

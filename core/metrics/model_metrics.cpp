@@ -50,6 +50,18 @@ ModelMetrics::ModelMetrics(Registry &r, const std::string &model) {
   plugin_overruns = r.counter("sluice_plugin_overruns_total", "Calls into plugins, and steps, that missed their deadline", l);
   reopens = r.counter("sluice_model_reopens_total", "Times that a model's damaged plugins were opened anew", l);
   healthy = r.gauge("sluice_model_healthy", "1 while the model can serve", l);
+  draft_rounds = r.counter("sluice_draft_rounds_total", "Times that a sequence had drafts verified", l);
+  draft_tokens = r.counter("sluice_draft_tokens_total", "Draft tokens verified", l);
+  draft_accepted_tokens = r.counter("sluice_draft_accepted_tokens_total", "Draft tokens that were right", l);
+  draft_verify_seconds = r.counter("sluice_draft_verify_seconds_total", "Device time of decoding steps with drafts", l);
+  draft_plain_seconds = r.counter("sluice_draft_plain_seconds_total",
+                                  "What those steps would have taken without drafts, by the cost model", l);
+  drafting_seconds = r.counter("sluice_drafting_seconds_total", "Time spent on making the drafts of those steps", l);
+  drafts_off = r.gauge("sluice_drafts_off", "1 while drafting is switched off because it does not pay", l);
+  drafts_off_for_acceptance = r.counter("sluice_drafts_switched_off_total", "Times that drafting was switched off, by reason",
+                                        {{"model", model}, {"reason", "acceptance"}});
+  drafts_off_for_cost = r.counter("sluice_drafts_switched_off_total", "Times that drafting was switched off, by reason",
+                                  {{"model", model}, {"reason", "cost"}});
   time_to_first_token = r.histogram("sluice_time_to_first_token_seconds", "From the whole request read to its first token",
                                     l, kFirstTokenSeconds);
   inter_token_latency =

@@ -18,6 +18,11 @@ struct ModelMetrics {
   Counter swaps_out, swaps_in, swapped_out_bytes, swapped_in_bytes;
   Counter prefix_cache_queries, prefix_cache_hits, computed_tokens, recomputed_tokens;
   Histogram queue_time, time_to_first_token, inter_token_latency, e2e_latency;
+  Counter draft_rounds, draft_tokens, draft_accepted_tokens;
+  Counter draft_verify_seconds, draft_plain_seconds, drafting_seconds;
+  Counter drafts_off_for_acceptance, drafts_off_for_cost;
+  Gauge drafts_off;
+  Histogram time_to_first_token, inter_token_latency, e2e_latency;
   Histogram request_prompt_tokens, request_generation_tokens;
 
   void finished(std::string_view reason) const;  ///< stop length cancelled error

@@ -29,6 +29,7 @@ struct Event {
   std::shared_ptr<const Error> error;       ///< with kError
   uint32_t cached_tokens = 0;               ///< with a finish: prompt tokens that came from the prefix cache
   uint64_t queued_ns = 0;                   ///< with a finish: from its arrival to its first step; 0 = it had none
+  uint32_t draft_tokens = 0, draft_accepted_tokens = 0;  ///< with a finish: of its drafts, verified and right
 };
 
 /// Carries one request's events from its engine thread to its own strand.
