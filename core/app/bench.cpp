@@ -12,6 +12,7 @@
 #include <numeric>
 #include <thread>
 
+#include "core/app/bench_run.hpp"
 #include "core/app/command.hpp"
 #include "core/app/local_model.hpp"
 
@@ -23,11 +24,6 @@ struct BenchOptions {
   uint32_t prompt_tokens = 512, gen_tokens = 64, rounds = 5;
   std::vector<uint32_t> batches = {1};
   bool json = false;
-};
-
-/// One batch of requests through the engine, greedy, without an end token.
-struct Sample {
-  double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;
 };
 
 struct Series {
@@ -65,71 +61,9 @@ double read_bandwidth(uint32_t threads) {
   return best;
 }
 
-Result<Sample> measure(LocalModel &model, uint32_t batch, const BenchOptions &options) {
-  auto &generator = model.generator();
-  const uint32_t vocab = generator.limits().vocab_size;
-  std::vector<std::shared_ptr<request::EventChannel>> channels;
-  std::vector<std::shared_ptr<const request::Request>> requests;
-  std::mutex mutex;
-  std::condition_variable arrived;
-  bool mail = false;
-  for (uint32_t i = 0; i < batch; ++i) {
-    std::vector<int32_t> prompt(options.prompt_tokens);
-    for (uint32_t k = 0; k < prompt.size(); ++k) prompt[k] = static_cast<int32_t>((i * 7919 + k * 104729 + 11) % vocab);
-    boost::json::object sampling{{"temperature", 0}};
-    auto request = model.make_request(std::move(prompt), options.gen_tokens, 1, sampling);
-    if (!request) return request.error();
-    if (request->max_new < options.gen_tokens)
-      return invalid_argument(fmt::format("{} prompt and {} generated tokens; the context is {}", options.prompt_tokens,
-                                          options.gen_tokens, generator.limits().max_context));
-    request->stop_tokens.clear();
-    channels.push_back(std::make_shared<request::EventChannel>([&] {
-      const std::lock_guard lock(mutex);
-      mail = true;
-      arrived.notify_one();
-    }));
-    request->events = channels.back();
-    requests.push_back(std::make_shared<const request::Request>(std::move(*request)));
-  }
-
-  const auto began = std::chrono::steady_clock::now();
-  for (const auto &request : requests)
-    if (auto r = generator.submit(request); !r) return r.error();
-  uint32_t started = 0;
-  uint32_t finished = 0;
-  std::vector<bool> has_first(batch, false);
-  std::vector<request::Event> events;
-  auto all_started = began;
-  uint64_t decoded_after = 0;
-  Result<> outcome;
-  while (finished < batch) {
-    {
-      std::unique_lock lock(mutex);
-      arrived.wait(lock, [&] { return mail; });
-      mail = false;
-    }
-    const auto now = std::chrono::steady_clock::now();
-    for (uint32_t i = 0; i < batch; ++i) {
-      channels[i]->drain(events);
-      for (const auto &event : events) {
-        if (event.finish == request::FinishReason::kError) outcome = *event.error;
-        if (event.finish != request::FinishReason::kNone) ++finished;
-        if (started == batch) ++decoded_after;
-        if (has_first[i]) continue;
-        has_first[i] = true;
-        if (++started == batch) all_started = now;
-      }
-    }
-  }
-  if (!outcome) return outcome.error();
-  const auto ended = std::chrono::steady_clock::now();
-  const double prefill_s = std::chrono::duration<double>(all_started - began).count();
-  const double decode_s = std::chrono::duration<double>(ended - all_started).count();
-  return Sample{static_cast<double>(batch) * options.prompt_tokens / prefill_s,
-                decode_s > 0 ? static_cast<double>(decoded_after) / decode_s : 0};
-}
-
 int bench(BenchOptions options) {
+  if (options.model.decoder != "plain") return bench_decoder({options.model, options.prompt_tokens, options.gen_tokens,
+                                                              options.rounds, options.batches, options.json});
   const uint32_t largest = *std::max_element(options.batches.begin(), options.batches.end());
   options.model.max_seqs = largest;
   if (options.model.context == 0) options.model.context = options.prompt_tokens + options.gen_tokens;
@@ -147,7 +81,7 @@ int bench(BenchOptions options) {
     std::vector<double> prefill;
     std::vector<double> decode;
     for (uint32_t round = 0; round <= options.rounds; ++round) {
-      auto sample = measure(**model, batch, options);
+      auto sample = run_bench(**model, {batch, options.prompt_tokens, options.gen_tokens, nullptr});
       if (!sample) return fail(sample.error());
       if (round == 0) continue;  // warms caches and clocks
       prefill.push_back(sample->prefill_tokens_per_s);
@@ -201,6 +135,10 @@ void add_bench(CLI::App &app, Exit exit) {
       ->check(CLI::Range(1, 4096));
   command->add_option("--rounds", options->rounds, "Measured rounds, after one that warms up")->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  command->add_option("--decoder", options->model.decoder, "Decoder plugin; other than plain: both, side by side")
+      ->capture_default_str();
+  command->add_option("--decoder-option", options->model.decoder_options, "Such as max_drafts=4; may be given again");
+  command->add_option("--draft-model", options->model.draft_path, "GGUF file of the model that drafts");
   command->add_flag("--json", options->json, "As JSON");
   command->callback([=] { exit(bench(*options)); });
 }

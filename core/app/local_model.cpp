@@ -23,14 +23,27 @@ Result<std::unique_ptr<LocalModel>> LocalModel::load(const Options &options) {
   model.max_seqs = options.max_seqs;
   model.token_budget = std::max(model.token_budget, options.max_seqs);
   out->token_budget_ = model.token_budget;
+  model.decoder.name = options.decoder;
+  std::string text;
+  for (const auto &option : options.decoder_options) text += option + "\n";
+  if (!options.draft_path.empty()) text += "model = 'draft'\n";
+  try {
+    model.decoder.options = toml::parse(text);
+  } catch (const toml::parse_error &e) {
+    return invalid_argument(fmt::format("the decoder's options: {}", e.description()));
+  }
   std::vector<config::Problem> problems;
   const auto plugins = out->house_->configure(model, problems);
   if (!problems.empty()) return invalid_argument(problems.front().message);
 
   Progress progress;
   out->served_ = make_served(model, out->metrics_);
-  auto runtime = ModelRuntime::load(model, plugins, out->house_->host(), out->clock_, 4 * options.max_seqs,
-                                    progress_hooks(progress, nullptr));
+  auto hooks = progress_hooks(progress, nullptr);
+  if (!options.draft_path.empty())
+    hooks.find_model = [path = absolute_path(options.draft_path), backend = plugins.backend](const std::string &) {
+      return DraftModelSource{path, backend};
+    };
+  auto runtime = ModelRuntime::load(model, plugins, out->house_->host(), out->clock_, 4 * options.max_seqs, hooks);
   if (!runtime) return runtime.error();
   out->runtime_ = std::move(*runtime);
   attach(*out->served_, *out->runtime_, plugins, out->runtime_->generator());

@@ -16,6 +16,9 @@ class LocalModel {
     std::string backend = "cpu";
     uint32_t context = 0;  ///< 0 = the model's own
     uint32_t max_seqs = 1;
+    std::string decoder = "plain";
+    std::vector<std::string> decoder_options;  ///< TOML, "key = value"
+    std::string draft_path;                    ///< a model that drafts; the decoder knows it as "draft"
     bool quiet = true;     ///< without a line per load phase
   };
   static Result<std::unique_ptr<LocalModel>> load(const Options &options);
@@ -23,6 +26,11 @@ class LocalModel {
   const text::Tokenizer &tokenizer() const { return *runtime_->tokenizer(); }
   const text::ChatTemplate *chat_template() const { return runtime_->chat_template().get(); }
   request::Generator &generator() const { return *runtime_->generator(); }
+  const plugin::Decoder &decoder() const { return runtime_->decoder(); }
+  /// A request's options for the decoder, by name. errors: InvalidArgument
+  Result<std::shared_ptr<const plugin::Options>> decoder_options(const boost::json::object &fields) const {
+    return served_->decoder->validate(fields);
+  }
   uint64_t weights_bytes() const { return runtime_->info().weights_bytes; }
 
   uint32_t token_budget() const { return token_budget_; }  ///< of a step

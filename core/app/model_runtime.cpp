@@ -117,6 +117,8 @@ Result<> ModelRuntime::open(const LoadHooks &hooks) {
                                  chat_template_ ? "with a chat template" : "without a chat template"));
   if (auto r = load_backend(hooks); !r) return r;
   if (auto r = create_chain(); !r) return r;
+  find_model_ = hooks.find_model;
+  if (auto r = load_draft_model(hooks); !r) return r;
   return start_engine(hooks);
 }
 
@@ -135,7 +137,8 @@ ModelRuntime::~ModelRuntime() {
   if (!generator_) return;
   generator_->stop();
   if (generator_->stuck())
-    leave_behind(std::make_tuple(std::move(loaded_), std::move(samplers_), std::move(decoder_), generator_));
+    leave_behind(std::make_tuple(std::move(loaded_), std::move(drafting_), std::move(samplers_), std::move(decoder_),
+                                 generator_));
 }
 
 Result<std::shared_ptr<request::Generator>> ModelRuntime::reopen(const std::string &culprit,
@@ -160,6 +163,7 @@ Result<std::shared_ptr<request::Generator>> ModelRuntime::reopen(const std::stri
     if (auto r = load_backend(hooks); !r) return r.error();
   }
   if (auto r = create_chain(); !r) return r.error();
+  if (auto r = load_draft_model(hooks); !r) return r.error();
   if (auto r = start_engine(hooks); !r) return r.error();
   return generator_;
 }
@@ -246,6 +250,48 @@ Result<> ModelRuntime::create_chain() {
   return {};
 }
 
+Result<> ModelRuntime::load_draft_model(const LoadHooks &hooks) {
+  drafting_.model.reset();
+  drafting_.backend.reset();
+  const char *name = decoder_->needs().draft_model;
+  if (name == nullptr) return {};
+  const auto source = find_model_ ? find_model_(name) : std::nullopt;
+  if (!source)
+    return Error{Code::kNotFound, fmt::format("the decoder wants the draft model '{}'; there is no [models.{}] with a "
+                                              "path and a backend", name, name), "decoder"};
+  if (hooks.progress) hooks.progress(fmt::format("draft model {}", name), 0, 0);
+  auto loaded = LoadedBackend::load(config_.name, source->backend, host_, source->path, hooks);
+  if (!loaded) return loaded.error();
+  drafting_ = std::move(*loaded);
+  if (hooks.phase_done)
+    hooks.phase_done(fmt::format("{}, {} layers, {} of weights", drafting_.model->arch(),
+                                 drafting_.model->info().n_layers, format_bytes(drafting_.model->info().weights_bytes)));
+  return {};
+}
+
+Result<> ModelRuntime::configure_draft_model(const sluice_model_setup &target, const KvSize &kv) {
+  auto setup = target;
+  const auto &info = drafting_.model->info();
+  if (info.max_context < setup.max_context)
+    return invalid_argument(fmt::format("the draft model's context is {} tokens, the target's {}; set context to at most "
+                                        "{}", info.max_context, setup.max_context, info.max_context));
+  setup.flags = (info.caps & SLUICE_CAP_BATCH_INVARIANT) != 0 ? SLUICE_SETUP_BATCH_INVARIANT : 0;
+  setup.max_tree_nodes = (info.caps & SLUICE_CAP_TREE) != 0 ? decoder_->needs().max_fed : 0;
+  setup.block_size = kv.block_size;
+  setup.max_logprobs = 0;
+  auto plan = drafting_.model->plan_memory(setup);
+  if (!plan) return plan.error();
+  auto groups = drafting_.model->kv_groups(setup);
+  if (!groups) return groups.error();
+  const uint64_t bytes = kv.blocks * groups->front().bytes_per_block;
+  if (plan->block_size != kv.block_size || bytes > plan->kv_bytes_available)
+    return Error{Code::kResourceExhausted,
+                 fmt::format("the draft model's KV cache: {} blocks of {} tokens need {}, {} are available; lower "
+                             "kv.memory", kv.blocks, kv.block_size, format_bytes(bytes),
+                             format_bytes(plan->kv_bytes_available)), "kv"};
+  return drafting_.model->configure(setup, {&kv.blocks, 1});
+}
+
 Result<> ModelRuntime::start_foreign(const LoadHooks &hooks) {
   const auto &name = plugins_.engine.library->metadata.name;
   if (hooks.progress) hooks.progress("engine " + name, 0, 0);
@@ -310,6 +356,11 @@ Result<> ModelRuntime::start_engine(const LoadHooks &hooks) {
     scheduler = plugins_.scheduler;
   }
   engine::EngineParts parts;
+  if (drafting_.model) {
+    if (auto r = configure_draft_model(setup, *kv); !r) return r.error();
+    parts.draft_model = {fmt::format("draft model {}", decoder_->needs().draft_model), drafting_.model->vtbl(),
+                         drafting_.model->get(), setup.max_tokens_per_step};
+  }
   parts.host = host_.api_for(config_.name, scheduler.library->title());
   parts.clock = &clock_;
   parts.backend_name = plugins_.backend.library->metadata.name;

@@ -2,6 +2,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,12 +16,19 @@
 
 namespace sluice::app {
 
-/// Told while a model loads; both may be empty.
+/// A model that drafts for another.
+struct DraftModelSource {
+  std::string path;  ///< absolute
+  ConfiguredPlugin backend;
+};
+
+/// Told and asked while a model loads; all may be empty.
 struct LoadHooks {
   /// One call per phase with its total (0 = of no known size), then with what is done.
   std::function<void(const std::string &phase, uint64_t done_bytes, uint64_t total_bytes)> progress;
   std::function<void(const std::string &detail)> phase_done;
   std::function<bool()> stop;  ///< true ends the load with kCancelled
+  std::function<std::optional<DraftModelSource>(const std::string &name)> find_model;  ///< nothing: unknown
 };
 
 /// A backend with one model on it. [init]
@@ -87,6 +95,8 @@ class ModelRuntime {
   Result<> load_text(const std::string &path);
   Result<> load_backend(const LoadHooks &hooks);
   Result<> create_chain();
+  Result<> load_draft_model(const LoadHooks &hooks);
+  Result<> configure_draft_model(const sluice_model_setup &target, const KvSize &kv);
   Result<> start_foreign(const LoadHooks &hooks);
   Result<> start_engine(const LoadHooks &hooks);
 
@@ -103,6 +113,8 @@ class ModelRuntime {
   mutable std::mutex chain_mutex_;  ///< requests are judged and policies changed while the model is opened anew
   std::vector<std::shared_ptr<plugin::Sampler>> samplers_;
   std::shared_ptr<plugin::Decoder> decoder_;
+  std::function<std::optional<DraftModelSource>(const std::string &)> find_model_;
+  LoadedBackend drafting_;  ///< the decoder's draft model, if it has one
   std::shared_ptr<request::Generator> generator_;
   std::shared_ptr<engine::Engine> engine_;  ///< the same, of a model with a backend
 };

@@ -212,6 +212,12 @@ int ServeProcess::run(const config::LoadInput &input, const config::Loaded &load
     Progress progress;
     LoadHooks hooks = progress_hooks(progress, served[i].get());
     hooks.stop = [&signals] { return signals.seen(); };
+    hooks.find_model = [&](const std::string &name) -> std::optional<DraftModelSource> {
+      for (size_t m = 0; m < config.models.size(); ++m)
+        if (config.models[m].name == name && plugins_[m].backend.library != nullptr)
+          return DraftModelSource{config.models[m].path, plugins_[m].backend};
+      return std::nullopt;
+    };
     log::info("load", "{}: {}", config.models[i].name, config.models[i].path);
     auto runtime = ModelRuntime::load(config.models[i], plugins_[i], house_->host(), clock_,
                                       config.server.max_queued, hooks);

@@ -98,6 +98,7 @@ void EngineCore::note_drafts(uint32_t prefill, uint32_t decode, uint64_t device_
     table_.draft_accept[ref] = static_cast<uint8_t>(255 * late);
   }
   if (prefill > 0) return;
+  if (drafts == 0) ++counters_.plain_steps, counters_.plain_ns += device_ns;
   const double plain = draft_control_->step_ns(decode - drafts);
   draft_control_->observe_step(decode - drafts, drafts, device_ns, drafting_ns_);
   if (drafts == 0) return;

@@ -169,6 +169,7 @@ std::optional<Failure> Generation::submit(Prepared &prepared) {
       request->client = spec_.client;
       request->sampler_options = spec_.sampler_options;
       request->decoder_options = spec_.decoder_options;
+      request->exact_rejection = spec_.exact_rejection;
       request->events = std::make_shared<request::EventChannel>([wake = wake_] { Wake::call(wake); },
                                                                 service_.options().channel_events);
       if (const auto submitted = model.generator->submit(request); !submitted) {

@@ -41,6 +41,7 @@ struct GenerationSpec {
   std::optional<uint64_t> seed;        ///< answer i draws with seed + i
   std::vector<std::string> stop;
   bool ignore_eos = false;
+  bool exact_rejection = false;        ///< as request::Request says; without a seed
   bool logprobs = false;
   uint32_t top_logprobs = 0;
   uint32_t beams = 0;  ///< above 0: the decoder searches with so many, and its n best are the answers

@@ -22,7 +22,6 @@ struct ModelMetrics {
   Counter draft_verify_seconds, draft_plain_seconds, drafting_seconds;
   Counter drafts_off_for_acceptance, drafts_off_for_cost;
   Gauge drafts_off;
-  Histogram time_to_first_token, inter_token_latency, e2e_latency;
   Histogram request_prompt_tokens, request_generation_tokens;
 
   void finished(std::string_view reason) const;  ///< stop length cancelled error

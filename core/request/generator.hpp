@@ -34,15 +34,13 @@ struct GeneratorStats {
   uint64_t cached_tokens = 0;      ///< of those, found in the prefix cache
   uint64_t computed_tokens = 0;    ///< tokens that steps fed, drafts included
   uint64_t recomputed_tokens = 0;  ///< of those, fed before and lost by a preemption
-<<<<<<< HEAD
   uint64_t reopens = 0;
   uint64_t plugin_overruns = 0;  ///< calls and steps that missed their deadline
-=======
   uint64_t draft_steps = 0;     ///< steps that only decoded, some of it drafts. Of these:
+  uint64_t plain_steps = 0, plain_ns = 0;  ///< of a model that drafts: steps that only decoded without, device time
   uint64_t draft_verify_ns = 0, draft_plain_ns = 0, drafting_ns = 0;  ///< device time, without drafts, to make drafts
   uint64_t drafts_off_for_acceptance = 0, drafts_off_for_cost = 0;    ///< times that drafting was switched off
   bool drafts_off = false;      ///< because it does not pay, or because the decoder is damaged
->>>>>>> 7084aa0 (Draft as much as pays: measured cost and acceptance, trials, metrics and request log)
   bool healthy = true;      ///< false: the model must not be ready; `trouble` says why
   bool damaged = false;     ///< unhealthy for good, until it is opened anew
   std::string trouble;      ///< for the log: it may name paths
