@@ -289,7 +289,8 @@ Result<> ModelRuntime::configure_draft_model(const sluice_model_setup &target, c
                  fmt::format("the draft model's KV cache: {} blocks of {} tokens need {}, {} are available; lower "
                              "kv.memory", kv.blocks, kv.block_size, format_bytes(bytes),
                              format_bytes(plan->kv_bytes_available)), "kv"};
-  return drafting_.model->configure(setup, {&kv.blocks, 1});
+  const bool swaps = kv.host_blocks > 0 && (info.caps & SLUICE_CAP_KV_HOST_SPACE) != 0;
+  return drafting_.model->configure(setup, {&kv.blocks, 1}, {&kv.host_blocks, swaps ? 1U : 0U});
 }
 
 Result<> ModelRuntime::start_foreign(const LoadHooks &hooks) {
@@ -359,7 +360,8 @@ Result<> ModelRuntime::start_engine(const LoadHooks &hooks) {
   if (drafting_.model) {
     if (auto r = configure_draft_model(setup, *kv); !r) return r.error();
     parts.draft_model = {fmt::format("draft model {}", decoder_->needs().draft_model), drafting_.model->vtbl(),
-                         drafting_.model->get(), setup.max_tokens_per_step};
+                         drafting_.model->get(), setup.max_tokens_per_step,
+                         (drafting_.model->info().caps & SLUICE_CAP_KV_HOST_SPACE) != 0 ? kv->host_blocks : 0};
   }
   parts.host = host_.api_for(config_.name, scheduler.library->title());
   parts.clock = &clock_;

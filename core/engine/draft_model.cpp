@@ -28,7 +28,7 @@ Result<DraftModel> DraftModel::create(DraftModelParts parts, uint32_t vocab_size
 
 DraftModel::DraftModel(DraftModel &&other) noexcept
     : parts_(std::move(other.parts_)), pool_(other.pool_), vocab_size_(other.vocab_size_),
-      block_size_(other.block_size_), trees_(other.trees_), fill_(std::move(other.fill_)),
+      block_size_(other.block_size_), trees_(other.trees_), fill_(std::move(other.fill_)), host_fill_(std::move(other.host_fill_)),
       claimed_(std::move(other.claimed_)), ticket_(std::exchange(other.ticket_, {})) {}
 
 DraftModel::~DraftModel() { release(); }
@@ -55,6 +55,28 @@ void DraftModel::has(const Sequence &sequence, uint32_t n) {
     const uint32_t block = sequence.blocks[i];
     fill_[block] = {pool_->generation(block), std::min(n - i * block_size_, block_size_)};
   }
+}
+
+PluginResult DraftModel::follow(const sluice_kv_batch &batch) {
+  const auto tokens_of = [&](uint32_t block) {
+    return fill_[block].generation == pool_->generation(block) ? fill_[block].tokens : 0;
+  };
+  bool copies_only = true;
+  for (uint32_t i = 0; i < batch.n; ++i) copies_only &= batch.op[i] == SLUICE_KV_COPY;
+  if (!copies_only && host_fill_.empty()) return {};
+  sluice_ticket ticket = 0;
+  if (auto r = call(parts_.name.c_str(), parts_.backend->kv_ops, parts_.model, &batch, &ticket); !r) return r;
+  for (uint32_t i = 0; i < batch.n; ++i) {
+    const uint32_t src = batch.src[i];
+    const uint32_t dst = batch.dst[i];
+    switch (batch.op[i]) {
+      case SLUICE_KV_COPY: fill_[dst] = {pool_->generation(dst), tokens_of(src)}; break;
+      case SLUICE_KV_SWAP_OUT: host_fill_[dst] = tokens_of(src); break;
+      case SLUICE_KV_SWAP_IN: fill_[dst] = {pool_->generation(dst), host_fill_[src]}; break;
+      default: break;
+    }
+  }
+  return {};
 }
 
 void DraftModel::begin() {

@@ -19,6 +19,7 @@ struct DraftModelParts {
   const sluice_backend_vtbl *backend = nullptr;
   sluice_model *model = nullptr;  ///< configured with the target's block size and number of blocks
   uint32_t max_tokens = 0;        ///< of one of its steps
+  uint32_t host_blocks = 0;       ///< its swap space; as much as the target's, or none
 };
 
 /// The second model of a speculative decoder: what it is fed, and what of its cache is good.
@@ -43,6 +44,9 @@ class DraftModel {
   uint32_t known(const Sequence &sequence) const;
   /// From now on it has those of the first n tokens.
   void has(const Sequence &sequence, uint32_t n);
+
+  /// The target's blocks were copied or swapped: its own go the same way. What cannot is fed again later.
+  PluginResult follow(const sluice_kv_batch &batch);
 
   // A step: begin(), add..., run(), then the rows in the order in which they were asked for.
   void begin();
@@ -69,7 +73,7 @@ class DraftModel {
   };
   DraftModel(DraftModelParts parts, uint32_t vocab_size, uint32_t block_size, const kv::BlockPool &pool, bool trees)
       : parts_(std::move(parts)), pool_(&pool), vocab_size_(vocab_size), block_size_(block_size), trees_(trees),
-        fill_(pool.total()), claimed_(pool.total(), 0) {}
+        fill_(pool.total()), host_fill_(parts_.host_blocks, 0), claimed_(pool.total(), 0) {}
   void add(const Sequence &sequence, uint32_t begin, std::span<const int32_t> tokens);
   void add_row(uint32_t token);
   void release();
@@ -80,6 +84,7 @@ class DraftModel {
   uint32_t vocab_size_, block_size_;
   bool trees_;
   std::vector<Fill> fill_;           ///< [blocks]
+  std::vector<uint32_t> host_fill_;  ///< [host_blocks] tokens
   std::vector<uint64_t> claimed_;    ///< [blocks] the step that writes text there
   uint64_t step_no_ = 0;
   std::optional<sluice_ticket> ticket_;

@@ -310,6 +310,13 @@ void Drafting::settle(const DraftSeat &seat, uint32_t length, std::span<const ui
   if (kept > 0) parts_.model->has(*seat.sequence, length + kept);
 }
 
+PluginResult Drafting::follow(const sluice_kv_batch &batch) {
+  if (!parts_.model || damaged_) return {};
+  auto followed = parts_.model->follow(batch);
+  if (!followed) failed(followed.error());
+  return followed;
+}
+
 // ---- heads ----
 
 void Drafting::keep_heads(Sequence &sequence, const sluice_step_result &result, uint32_t row) const {

@@ -68,6 +68,9 @@ class Drafting {
   ///   length    of the sequence before the step
   void settle(const DraftSeat &seat, uint32_t length, std::span<const uint32_t> accepted);
 
+  /// The draft model's blocks go the way of the target's.
+  PluginResult follow(const sluice_kv_batch &batch);
+
   /// Keeps what the heads said at the row that chose a sequence's last token.
   void keep_heads(Sequence &sequence, const sluice_step_result &result, uint32_t row) const;
 

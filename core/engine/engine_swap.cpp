@@ -94,6 +94,9 @@ void EngineCore::start_transfer(bool in, KvOps &ops, std::vector<std::pair<sluic
   if (ops.size() > 0) {
     const auto batch = ops.abi();
     auto queued = call({backend_who_.c_str(), "kv_ops"}, parts_.backend->kv_ops, parts_.model, &batch, &transfer.ticket);
+    if (queued) {
+      if (auto followed = drafting_->follow(batch); !followed) note_draft_error(followed.error());
+    }
     ops.clear();
     if (!queued) return fail_transfer(transfer, queued.error());
   }

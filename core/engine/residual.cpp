@@ -8,8 +8,7 @@ double Residual::q_of(int32_t x, const DraftDistribution &q) const {
   const double raw = static_cast<double>(q.of(x));
   if (siblings_ == Siblings::kIndependent) return raw;
   if (std::find(tried_.begin(), tried_.end(), x) != tried_.end()) return 0;
-  const double rest = 1 - tried_mass_;
-  return rest > 0 ? raw / rest : 0;
+  return left_of_q_ > 0 ? raw / left_of_q_ : 0;
 }
 
 double Residual::acceptance(int32_t x, const DraftDistribution &q) const {
@@ -37,8 +36,14 @@ void Residual::reject(int32_t x, const DraftDistribution &q) {
     for (size_t i = 0; i < rest.size(); ++i) p_[i] = rest[i] / sum;
   }
   if (siblings_ == Siblings::kIndependent) return;
-  tried_mass_ += static_cast<double>(q.of(x));
   tried_.push_back(x);
+  // Summed, not taken from 1: a row of f32 sums to 1 but for rounding, which would be large in a small rest.
+  left_of_q_ = 0;
+  const auto mass = q.dense.empty() ? q.probs : q.dense;
+  for (size_t i = 0; i < mass.size(); ++i) {
+    const auto token = q.dense.empty() ? q.ids[i] : static_cast<int32_t>(i);
+    if (std::find(tried_.begin(), tried_.end(), token) == tried_.end()) left_of_q_ += static_cast<double>(mass[i]);
+  }
 }
 
 }  // namespace sluice::engine

@@ -37,7 +37,7 @@ class Residual {
   std::vector<double> &p_;
   const Siblings siblings_;
   std::vector<int32_t> tried_;
-  double tried_mass_ = 0;  ///< of q, without replacement
+  double left_of_q_ = 1;  ///< without replacement: the mass of q that a draw can still hit
 };
 
 }  // namespace sluice::engine

@@ -283,7 +283,7 @@ Observed observe(const DecoderCase &decoder, const SamplerCase &sampler, uint32_
 
 class AnswersUnder : public ::testing::TestWithParam<size_t> {};
 
-TEST_P(AnswersUnder, EveryDecoderHaveTheTargetsDistribution) {
+TEST_P(AnswersUnder, EveryDecoderFollowTheTargetsLaw) {
   const auto &sampler = samplers()[GetParam()];
   const Law law = answer_law(sampler.spec);
   double sum = 0;
@@ -296,7 +296,8 @@ TEST_P(AnswersUnder, EveryDecoderHaveTheTargetsDistribution) {
     ASSERT_EQ(n, kAnswers) << decoder.name;
     EXPECT_GT(p_value(observed.counts, law), 1e-6) << decoder.name << " x " << sampler.name;
     const bool drafts = std::string(decoder.name) != "plain";
-    EXPECT_EQ(observed.stats.draft_accepted_tokens > kAnswers / 50, drafts) << decoder.name;
+    EXPECT_EQ(observed.stats.draft_accepted_tokens > 500, drafts)
+        << decoder.name << ": " << observed.stats.draft_accepted_tokens << " of " << observed.stats.draft_tokens;
   }
 }
 INSTANTIATE_TEST_SUITE_P(Samplers, AnswersUnder, ::testing::Range<size_t>(0, 3));
@@ -337,6 +338,13 @@ Law flattened(const Law &law) {
   return out;
 }
 
+/// Far from the law, so that second tries matter.
+Law mirrored(const Law &law) {
+  Law out(law.rbegin(), law.rend());
+  for (auto &p : out) p = 0.8 * p + 0.2 / static_cast<double>(out.size());
+  return out;
+}
+
 Law without_tail(Law law) {
   for (auto &p : law) p = p < 0.12 ? 0 : p;
   double sum = 0;
@@ -359,7 +367,7 @@ std::vector<int32_t> answer_with(Bug bug, const std::vector<Law> &law_after, con
       Law p = law_of(out, law_after);
       if (depth > 0 && bug == Bug::kPenaltiesIgnoreThePath) p = law_of(out, other_law);
       if (depth > 0 && bug == Bug::kCacheOffByOne) p = law_of(std::vector<int32_t>(out.begin(), out.end() - 1), law_after);
-      const Law q = flattened(p);
+      const Law q = n_siblings > 1 ? mirrored(p) : flattened(p);
       const Law drawn_from = bug == Bug::kReportsQWithoutItsTopP ? without_tail(q) : q;
       const std::vector<float> reported(q.begin(), q.end());
       const DraftDistribution distribution{reported, {}, {}};

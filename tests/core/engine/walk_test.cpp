@@ -3,6 +3,7 @@
 #include "core/engine/walk.hpp"
 
 #include <gtest/gtest.h>
+#include <sluice/sdk/draw.hpp>
 
 #include <cmath>
 #include <functional>
@@ -46,7 +47,10 @@ enum class Bug {
 Law law_of(const Law &p, const Law &q, uint32_t tries, Siblings siblings, Bug bug = Bug::kNone) {
   const auto n = static_cast<int32_t>(p.size());
   const auto reported = as_float(q);
-  Law drawn_from = q;
+  Law drawn_from(reported.begin(), reported.end());  // what is reported is what is drawn from, up to its sum
+  double all = 0;
+  for (const double mass : drawn_from) all += mass;
+  for (auto &mass : drawn_from) mass /= all;
   if (bug == Bug::kReportsAnotherQ) {
     for (auto &mass : drawn_from) mass = mass >= 0.5 / n ? mass : 0;
     double sum = 0;

@@ -223,10 +223,19 @@ Decoded decode(const Decoding &how, const std::vector<Tokens> &prompts) {
   parts.scheduler_name = "fcfs", parts.scheduler = load_plugin(host, "scheduler", "fcfs")->scheduler;
   parts.samplers = {{"chain", sampler.vtbl, sampler.instance}};
   parts.decoder_name = how.decoder, parts.decoder = decoder.vtbl, parts.decoder_instance = decoder.instance;
+  std::unique_ptr<Target> small;
+  if (!how.draft_model.empty()) {
+    Decoding draft = how;
+    draft.model = how.draft_model, draft.heads.clear();
+    small = std::make_unique<Target>(host, draft);
+    small->configure(limits);
+    parts.draft_model = {"draft model", &small->table(), small->model, limits.token_budget};
+  }
   auto core = engine::EngineCore::create(parts, limits);
   if (!core) return out.failure = core.error().message, out;
   std::vector<std::shared_ptr<request::Request>> requests;
-  for (size_t i = 0; i < prompts.size(); ++i) requests.push_back(make_request(how, prompts[i], i));
+  for (size_t round = 0; round < (how.twice ? 2 : 1); ++round)
+    for (size_t i = 0; i < prompts.size(); ++i) requests.push_back(make_request(how, prompts[i], i));
   size_t next = 0;
   const double began = thread_seconds();
   while (out.failure.empty() && (next < requests.size() || (*core)->live() > 0)) {
@@ -246,6 +255,7 @@ Decoded decode(const Decoding &how, const std::vector<Tokens> &prompts) {
       if (event.token >= 0) answer.push_back(event.token);
     }
   }
+  if (how.twice) out.answers.erase(out.answers.begin(), out.answers.begin() + static_cast<ptrdiff_t>(prompts.size()));
   out.stats = (*core)->stats();
   return out;
 }
@@ -290,7 +300,8 @@ HeadGuesses guess_along(const Decoding &how, const Tokens &text) {
 
 ShippedModel ShippedModel::find() {
   const std::filesystem::path folder = std::filesystem::path(SLUICE_SOURCE_DIR) / "examples/model";
-  ShippedModel m{folder / "sluice-tiny-q8_0.gguf", folder / "sluice-tiny-medusa.safetensors"};
+  ShippedModel m{folder / "sluice-tiny-q8_0.gguf", folder / "sluice-tiny-medusa.safetensors",
+                 folder / "sluice-tiny-draft-f16.gguf"};
   m.exists = std::filesystem::exists(m.target) && std::filesystem::exists(m.heads);
   return m;
 }

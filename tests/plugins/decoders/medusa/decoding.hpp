@@ -15,11 +15,13 @@ struct Decoding {
   std::string backend = "cpu";
   TestConfig backend_options;
   std::string model, heads;  ///< paths; heads may be empty
+  std::string draft_model;   ///< path, for a decoder that needs one
   std::string decoder = "plain";
   TestConfig decoder_options, sampler_options;
   uint32_t company = 1;  ///< requests at a time
   uint32_t max_new = 40, kv_blocks = 0;  ///< 0 = room for all
   Tokens stop_tokens;
+  bool twice = false;  ///< all of it once more on the same engine; the answers are those of the second time
 };
 
 struct Decoded {
@@ -63,7 +65,7 @@ HeadGuesses guess_along(const Decoding &how, const Tokens &text);
 
 /// examples/model, if it is there: target, heads, and prompts of a kind as tokens.
 struct ShippedModel {
-  std::string target, heads;
+  std::string target, heads, draft;
   bool exists = false;
   static ShippedModel find();
   /// "story" (openings to continue), "world", "sum", ... as eval/chats.jsonl names them.
