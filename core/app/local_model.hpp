@@ -26,7 +26,6 @@ class LocalModel {
   const text::Tokenizer &tokenizer() const { return *runtime_->tokenizer(); }
   const text::ChatTemplate *chat_template() const { return runtime_->chat_template().get(); }
   request::Generator &generator() const { return *runtime_->generator(); }
-  const plugin::Decoder &decoder() const { return runtime_->decoder(); }
   /// A request's options for the decoder, by name. errors: InvalidArgument
   Result<std::shared_ptr<const plugin::Options>> decoder_options(const boost::json::object &fields) const {
     return served_->decoder->validate(fields);

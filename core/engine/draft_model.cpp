@@ -65,7 +65,7 @@ PluginResult DraftModel::follow(const sluice_kv_batch &batch) {
   for (uint32_t i = 0; i < batch.n; ++i) copies_only &= batch.op[i] == SLUICE_KV_COPY;
   if (!copies_only && host_fill_.empty()) return {};
   sluice_ticket ticket = 0;
-  if (auto r = call(parts_.name.c_str(), parts_.backend->kv_ops, parts_.model, &batch, &ticket); !r) return r;
+  if (auto r = call({parts_.name.c_str(), "kv_ops"}, parts_.backend->kv_ops, parts_.model, &batch, &ticket); !r) return r;
   for (uint32_t i = 0; i < batch.n; ++i) {
     const uint32_t src = batch.src[i];
     const uint32_t dst = batch.dst[i];
