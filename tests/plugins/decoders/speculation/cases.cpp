@@ -66,8 +66,8 @@ Verdict compare_with_plain(const Decoding &how, const std::vector<Tokens> &promp
   together.company = company;
   size_t longest = 0;
   for (const auto &prompt : prompts) longest = std::max(longest, prompt.size());
-  // The longest fits, and about half of the company.
-  together.kv_blocks = static_cast<uint32_t>((longest + how.max_new + 80) / 16 + 1 + company / 2 * (how.max_new + 32) / 16);
+  // The longest fits, with room for a tree, and little more.
+  together.kv_blocks = static_cast<uint32_t>((longest + how.max_new + 80) / 16 + 2);
   const auto in_company = decode(together, prompts);
   compare(in_company);
   verdict.in_company = in_company.stats;
