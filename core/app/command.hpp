@@ -26,6 +26,7 @@ void add_synth(CLI::App &app, Exit exit);
 void add_plugins(CLI::App &app, Exit exit);
 void add_config(CLI::App &app, Exit exit);
 void add_plugins_check(CLI::App &plugins, Exit exit);  ///< below `plugins`, as is the next
+void add_plugins_bench(CLI::App &plugins, Exit exit);
 void add_plugins_new(CLI::App &plugins, Exit exit);
 
 /// Prints "sluice: message" to stderr and returns 1.

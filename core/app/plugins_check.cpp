@@ -3,6 +3,7 @@
 
 #include "core/app/command.hpp"
 #include "core/app/paths.hpp"
+#include "core/conformance/bench.hpp"
 #include "core/conformance/check.hpp"
 
 namespace sluice::app {
@@ -26,6 +27,32 @@ void add_plugins_check(CLI::App &plugins, Exit exit) {
     options->check.case_timeout = std::chrono::seconds(options->timeout_s);
     const auto report = conformance::check_plugin(options->check);
     fmt::print("{}{}", options->json ? report.json() : report.text(), options->json ? "\n" : "");
+    exit(report.exit_code());
+  });
+}
+
+void add_plugins_bench(CLI::App &plugins, Exit exit) {
+  struct Options {
+    conformance::CheckOptions bench;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
+  auto *command = plugins.add_subcommand("bench", "Measure what the calls of a plugin cost");
+  command->add_option("FILE", options->bench.path, "libsluice_<kind>_<name>.so")->required()->check(CLI::ExistingFile);
+  command->add_option("--model", options->bench.model, "Model for backends and engines (a small random one)")
+      ->check(CLI::ExistingPath);
+  command->add_flag("--json", options->json, "As JSON");
+  command->callback([=] {
+    options->bench.path = absolute_path(options->bench.path);
+    if (!options->bench.model.empty()) options->bench.model = absolute_path(options->bench.model);
+    const auto report = conformance::bench_plugin(options->bench);
+    if (options->json) {
+      fmt::print("{}\n", report.json());
+    } else {
+      fmt::print("{}\n{}\n", report.path, report.title);
+      for (const auto &c : report.cases)
+        for (const auto &f : c.findings) fmt::print("  {:<10} {}\n", c.name, f.message);
+    }
     exit(report.exit_code());
   });
 }

@@ -124,6 +124,7 @@ void add_plugins(CLI::App &app, Exit exit) {
   info_command->add_flag("--markdown", options->markdown, "As Markdown");
   info_command->callback([=] { exit(info(options->name, options->markdown)); });
   add_plugins_check(*command, exit);
+  add_plugins_bench(*command, exit);
   add_plugins_new(*command, exit);
 }
 

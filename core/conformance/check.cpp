@@ -1,42 +1,9 @@
 #include "core/conformance/check.hpp"
 
-#include <stdlib.h>
-
-#include <filesystem>
-
 #include "core/conformance/stages.hpp"
-#include "core/model_file/synth.hpp"
+#include "core/conformance/tiny_model.hpp"
 
 namespace sluice::conformance {
-namespace {
-
-namespace fs = std::filesystem;
-
-/// A two-layer model with random weights, removed with the object.
-class TinyModel {
- public:
-  TinyModel() {
-    std::string pattern = (fs::temp_directory_path() / "sluice_check_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) return;
-    folder_ = pattern;
-    model_file::SynthOptions options;
-    options.preset = "tiny", options.seed = 7;
-    if (model_file::synthesize(options, fs::path(folder_) / "tiny.gguf")) path_ = folder_ + "/tiny.gguf";
-  }
-  ~TinyModel() {
-    std::error_code ignored;
-    if (!folder_.empty()) fs::remove_all(folder_, ignored);
-  }
-  TinyModel(const TinyModel &) = delete;
-  TinyModel &operator=(const TinyModel &) = delete;
-  const std::string &path() const { return path_; }
-
- private:
-  std::string folder_, path_;
-};
-
-}  // namespace
-
 Report check_plugin(const CheckOptions &options) {
   Report report;
   report.path = options.path;
@@ -71,6 +38,9 @@ Report check_plugin(const CheckOptions &options) {
     run('I', "a decoder's drafts", [&](Findings &f) { check_decoder(path, f); });
     run('I', "a decoder in the verifier", [&](Findings &f) { check_decoded_text(path, f); });
   }
+  run('J', "calls from many threads", [&](Findings &f) { check_threads(path, model, f); });
+  if ((kinds & (SLUICE_KIND_BACKEND | SLUICE_KIND_ENGINE)) != 0)
+    run('K', "in a process of its own", [&](Findings &f) { check_process(path, model, f); });
   return report;
 }
 

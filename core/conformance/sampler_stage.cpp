@@ -42,6 +42,8 @@ class SamplerCheck {
     sampler_ = instance_->get();
     form_ = (v_.forms & SLUICE_ROW_LOGITS_HOST) != 0 ? SLUICE_ROW_LOGITS_HOST
             : (v_.forms & SLUICE_ROW_CANDIDATES) != 0 ? SLUICE_ROW_CANDIDATES : 0;
+    if (v_.fill_masks != nullptr) check_masks();
+    if (v_.apply == nullptr && v_.fill_masks != nullptr) return;
     if (v_.apply == nullptr || form_ == 0) return findings_.skip("it has no apply() on host rows or candidates");
     std::vector<Row> rows;
     for (uint32_t i = 0; i < kRows; ++i) rows.push_back(make_row(open(i), i));
@@ -50,6 +52,7 @@ class SamplerCheck {
     check_fork();
     check_path();
     check_lowered();
+    check_candidates(rows);
     for (const Row &row : rows) v_.seq_close(sampler_, row.seq);
   }
 
@@ -252,6 +255,72 @@ class SamplerCheck {
     }
   }
 
+  /// What is chosen from all logits, if it is among the best ones, is chosen from those alone too.
+  void check_candidates(const std::vector<Row> &rows) {
+    constexpr uint32_t kBoth = SLUICE_ROW_LOGITS_HOST | SLUICE_ROW_CANDIDATES;
+    if ((v_.forms & kBoth) != kBoth || v_.min_candidates > kCandidates) return;
+    const auto whole = apply(rows);
+    form_ = SLUICE_ROW_CANDIDATES;
+    const auto head = apply(rows);
+    form_ = SLUICE_ROW_LOGITS_HOST;
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const auto &l = rows[r].logits;
+      if (whole[r].token < 0 || whole[r].token >= static_cast<int32_t>(kVocab)) continue;  // nothing left, or reported already
+      const float chosen = l[static_cast<size_t>(whole[r].token)];
+      if (std::count_if(l.begin(), l.end(), [&](float x) { return x > chosen; }) >= static_cast<std::ptrdiff_t>(kCandidates)) continue;
+      if (head[r].token != whole[r].token)
+        return fail("G8 candidates are enough", fmt::format("row {}: {} of all logits, {} of the {} best", r, whole[r].token, head[r].token, kCandidates),
+                    "a sampler that takes both forms chooses the same token; row_lse holds what the others weigh");
+    }
+  }
+
+  std::vector<uint32_t> masks(Seq seq, const std::vector<int32_t> &token, const std::vector<int32_t> &parent,
+                              uint32_t preset, std::vector<uint8_t> &dead) {
+    constexpr uint32_t kWords = kVocab / 32;
+    const auto n = static_cast<uint32_t>(token.size());
+    std::vector<uint32_t> out((n + 1) * kWords + 8, 0x0BADF00Du);
+    std::fill_n(out.begin(), (n + 1) * kWords, preset);
+    dead.assign(n + 8, 7);
+    std::fill_n(dead.begin(), n, 0);
+    findings_.doing("fill_masks()");
+    sluice_status st = plugin::fresh_status();
+    if (const int32_t code = v_.fill_masks(sampler_, seq, n, token.data(), parent.data(), out.data(), kWords, dead.data(), &st); code != SLUICE_OK)
+      fail("G9 masks are what a grammar allows", fmt::format("fill_masks() returned {}: {}", code, st.msg), "these are ordinary nodes");
+    if (std::any_of(out.end() - 8, out.end(), [](uint32_t w) { return w != 0x0BADF00Du; }) || dead[n] != 7)
+      fail("G2 it stays in its room", "fill_masks() wrote behind the last mask", "1 + n_nodes masks of mask_n_words words, n_nodes flags");
+    out.resize((n + 1) * kWords), dead.resize(n);
+    return out;
+  }
+
+  /// Masks are added to what is there, do not change the sequence, and a node's is that of the sequence after the path.
+  void check_masks() {
+    constexpr uint32_t kWords = kVocab / 32;
+    const char *rule = "G9 masks are what a grammar allows";
+    const Seq seq = open(90), other = open(90);
+    std::vector<uint8_t> dead;
+    const auto root = masks(seq, {}, {}, ~0u, dead);
+    std::vector<int32_t> allowed, forbidden;
+    for (uint32_t id = 0; id < kVocab; ++id) ((root[id / 32] >> (id % 32) & 1) != 0 ? allowed : forbidden).push_back(static_cast<int32_t>(id));
+    if (allowed.empty()) return fail(rule, "the first mask allows nothing", "a finished grammar leaves the stop tokens");
+    const auto half = masks(seq, {}, {}, 0x0F0F0F0Fu, dead);
+    for (uint32_t w = 0; w < kWords; ++w)
+      if (half[w] != (root[w] & 0x0F0F0F0Fu)) return fail(rule, "bits that another sampler had cleared came back, or others went", "AND into the masks; they are preset");
+    const int32_t token = allowed[allowed.size() / 2];
+    const auto tree = masks(seq, {token}, {-1}, ~0u, dead);
+    if (dead[0] != 0) fail(rule, "a node whose token is allowed is called dead", "dead says that the node's own token is forbidden");
+    if (!std::equal(root.begin(), root.end(), tree.begin())) fail(rule, "with a draft behind it the root has another mask", "mask 0 is the root's");
+    commit(other, {token});
+    const auto after = masks(other, {}, {}, ~0u, dead);
+    if (!std::equal(after.begin(), after.end(), tree.begin() + kWords))
+      fail(rule, "a node's mask differs from that of the sequence after the same token", "a node's mask comes after its token and those of its ancestors");
+    if (masks(seq, {}, {}, ~0u, dead) != root) fail(rule, "asking changed the sequence", "only commit() changes state");
+    if (!forbidden.empty()) {
+      (void)masks(seq, {forbidden.front()}, {-1}, ~0u, dead);
+      if (dead[0] == 0) fail(rule, "a node whose token is forbidden is not called dead", "set dead, so that its subtree is not computed");
+    }
+    for (const Seq s : {seq, other}) v_.seq_close(sampler_, s);
+  }
+
   const sluice_sampler_vtbl &v_;
   const Subject &subject_;
   const plugin::Options &options_;
@@ -269,16 +338,20 @@ void check_sampler(const std::string &path, Findings &findings) {
   if (!subject) return;
   if (subject->options() == nullptr) return findings.skip("it has a required option: " + subject->needs_options());
   SamplerCheck(*subject, *subject->options(), "", findings).run();
-  // Once more with what requests usually set, where it can be set.
+  if (const auto usual = usual_options(*subject))
+    SamplerCheck(*subject, *usual, " (with temperature 0.7, top_p 0.9 and penalties)", findings).run();
+}
+
+std::shared_ptr<const plugin::Options> usual_options(const Subject &sampler) {
   boost::json::object usual;
-  const auto keys = subject->library().schema->keys(true);
+  const auto keys = sampler.library().schema->keys(true);
   const std::pair<const char *, double> values[] = {{"temperature", 0.7}, {"top_p", 0.9}, {"min_p", 0.02},
                                                     {"repetition_penalty", 1.2}, {"presence_penalty", 0.5}};
   for (const auto &[key, value] : values)
     if (std::find(keys.begin(), keys.end(), key) != keys.end()) usual[key] = value;
-  if (usual.empty()) return;
-  if (const auto options = plugin::Options::from_json(*subject->options(), usual))
-    SamplerCheck(*subject, **options, " (with temperature 0.7, top_p 0.9 and penalties)", findings).run();
+  if (usual.empty()) return nullptr;
+  const auto options = plugin::Options::from_json(*sampler.options(), usual);
+  return options ? *options : nullptr;
 }
 
 }  // namespace sluice::conformance

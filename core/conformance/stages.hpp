@@ -22,5 +22,13 @@ void check_sampler(const std::string &path, Findings &findings);    ///< G
 void check_scheduler(const std::string &path, Findings &findings);  ///< H
 void check_decoder(const std::string &path, Findings &findings);       ///< I: what it proposes
 void check_decoded_text(const std::string &path, Findings &findings);  ///< I: in the server's own verifier
+void check_threads(const std::string &path, const std::string &model, Findings &findings);  ///< J
+void check_process(const std::string &path, const std::string &model, Findings &findings);  ///< K
+
+/// A request that sets what is usual (temperature, top_p, penalties) as far as the sampler has it; null where it has none.
+std::shared_ptr<const plugin::Options> usual_options(const Subject &sampler);
+
+/// What plans cost in the traffic of stage H, as notes.
+void bench_scheduler(const Subject &subject, Findings &findings);
 
 }  // namespace sluice::conformance

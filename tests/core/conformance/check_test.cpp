@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sys/stat.h>
 
+#include "core/conformance/bench.hpp"
 #include "core/conformance/check.hpp"
 
 namespace sluice::conformance {
@@ -43,6 +44,7 @@ TEST_P(EachRule, CatchesTheOneThatBreaksIt) {
 #endif
   const std::string own = fixture(bad.kind, bad.name);  // where the file itself is wrong
   ::setenv("SLUICE_TEST_WRONG", bad.name, 1);
+  ::setenv("SLUICE_PLUGIN_PATH", SLUICE_PLUGIN_DIR, 1);  // where the oracle is
   const Report report = check(std::filesystem::exists(own) ? own : fixture(bad.kind, "bad"), std::string(bad.name) == "never_returns" ? 2 : 60);
   EXPECT_TRUE(found(report, bad.stage, bad.rule)) << "no failure " << bad.rule << " in\n" << report.text();
   EXPECT_NE(report.exit_code(), 0);
@@ -60,7 +62,9 @@ INSTANTIATE_TEST_SUITE_P(Sampler, EachRule, ::testing::Values(
     Bad{"sampler", "counts_calls", 'G', "G3"}, Bad{"sampler", "knows_rows", 'G', "G4"},
     Bad{"sampler", "shares_forks", 'G', "G5"}, Bad{"sampler", "hides_state", 'G', "G6"},
     Bad{"sampler", "other_lower", 'G', "G7"}, Bad{"sampler", "out_of_range", 'G', "G2"},
-    Bad{"sampler", "writes_behind", 'G', "G2"}));
+    Bad{"sampler", "writes_behind", 'G', "G2"}, Bad{"sampler", "second_best", 'G', "G8"},
+    Bad{"sampler", "masks_add", 'G', "G9"}, Bad{"sampler", "masks_path", 'G', "G9"},
+    Bad{"sampler", "masks_dead", 'G', "G9"}, Bad{"sampler", "one_thread", 'J', "J1"}));
 
 INSTANTIATE_TEST_SUITE_P(Scheduler, EachRule, ::testing::Values(
     Bad{"scheduler", "empty_fails", 'E', "E2"}, Bad{"scheduler", "too_many_tokens", 'H', "H2"},
@@ -68,8 +72,10 @@ INSTANTIATE_TEST_SUITE_P(Scheduler, EachRule, ::testing::Values(
 
 INSTANTIATE_TEST_SUITE_P(Backend, EachRule, ::testing::Values(
     Bad{"backend", "chunks", 'F', "F4"}, Bad{"backend", "blocks", 'F', "F5"}, Bad{"backend", "company", 'F', "F6"},
-    Bad{"backend", "copies", 'F', "F7"}, Bad{"backend", "nan", 'F', "F2"},
-    Bad{"backend", "keeps_pointers", 'F', "F"}, Bad{"backend", "any_flag", 'F', "F8"}));
+    Bad{"backend", "copies", 'F', "F7"}, Bad{"backend", "siblings", 'F', "F10"}, Bad{"backend", "moves", 'F', "F11"},
+    Bad{"backend", "swaps", 'F', "F12"}, Bad{"backend", "other_logits", 'F', "F13"}, Bad{"backend", "nan", 'F', "F2"},
+    Bad{"backend", "keeps_pointers", 'F', "F"}, Bad{"backend", "any_flag", 'F', "F8"},
+    Bad{"backend", "knows_process", 'K', "K1"}));
 
 INSTANTIATE_TEST_SUITE_P(Decoder, EachRule, ::testing::Values(
     Bad{"decoder", "no_proposals", 'I', "I1"}, Bad{"decoder", "branch_and_draft", 'I', "I1"},
@@ -91,6 +97,27 @@ TEST(Check, GoodPluginsPass) {
     const Report report = check(fixture(kind, "bad"));
     EXPECT_EQ(report.exit_code(), 0) << report.text();
     for (const auto &c : report.cases) EXPECT_FALSE(c.skipped) << kind << ": " << c.name;
+  }
+}
+
+TEST(Check, ASamplerOfMasksPasses) {
+  ::setenv("SLUICE_TEST_WRONG", "masks", 1);
+  const Report report = check(fixture("sampler", "bad"));
+  EXPECT_EQ(report.exit_code(), 0) << report.text();
+  ::unsetenv("SLUICE_TEST_WRONG");
+}
+
+TEST(Bench, SaysWhatEachKindCosts) {
+  ::unsetenv("SLUICE_TEST_WRONG");
+  const std::pair<const char *, const char *> says[] = {{"sampler", "apply, 8 rows of 32000"}, {"scheduler", "plan, with"},
+                                                        {"backend", "a decode step of 1"}};
+  for (const auto &[kind, what] : says) {
+    CheckOptions options;
+    options.path = fixture(kind, "bad");
+    const Report report = bench_plugin(options);
+    EXPECT_EQ(report.exit_code(), 0) << report.text();
+    EXPECT_NE(report.text().find(what), std::string::npos) << report.text();
+    EXPECT_NE(report.text().find("p99"), std::string::npos) << report.text();
   }
 }
 
