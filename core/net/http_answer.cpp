@@ -41,7 +41,7 @@ void HttpSession::send_answer(const Response &response) {
   if (body_left || state_ == State::kHead || server_->draining) exchange.keep_alive_ = false;
   state_ = State::kAnswering;
   server_->count_request(route_label_, response.status);
-  if (response.status >= 400) {
+  if (response.status >= 400 && !route_label_.starts_with("/health")) {  // "not ready" is news, not a refusal
     boost::system::error_code ec;
     const auto peer = socket_.remote_endpoint(ec);
     server_->refusals.write({exchange.request_id_, exchange.head_.method, route_label_, response.status,
