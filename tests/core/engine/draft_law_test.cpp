@@ -296,7 +296,10 @@ TEST_P(AnswersUnder, EveryDecoderFollowTheTargetsLaw) {
     ASSERT_EQ(n, kAnswers) << decoder.name;
     EXPECT_GT(p_value(observed.counts, law), 1e-6) << decoder.name << " x " << sampler.name;
     const bool drafts = std::string(decoder.name) != "plain";
-    EXPECT_EQ(observed.stats.draft_accepted_tokens > 500, drafts)
+    EXPECT_EQ(observed.stats.draft_tokens > 500, drafts) << decoder.name << ": " << observed.stats.draft_tokens;
+    // What n-grams guess of this prompt, top_p cuts off every time.
+    const bool can_be_right = drafts && (std::string(decoder.name) != "ngram" || sampler.spec.top_p == 1);
+    EXPECT_EQ(observed.stats.draft_accepted_tokens > 500, can_be_right)
         << decoder.name << ": " << observed.stats.draft_accepted_tokens << " of " << observed.stats.draft_tokens;
   }
 }
