@@ -29,6 +29,7 @@ Result<size_t> RingWriter::write(const void *bytes, size_t n) {
   peer_read_ = peer;
   const size_t room = kRingBytes - static_cast<size_t>(written_ - peer);
   n = std::min(n, room);
+  if (n == 0) return n;  // `bytes` may be null then, which memcpy() does not allow
   const size_t at = written_ % kRingBytes, first = std::min(n, kRingBytes - at);
   std::memcpy(data_ + at, bytes, first);
   std::memcpy(data_, static_cast<const std::byte *>(bytes) + first, n - first);
@@ -54,6 +55,7 @@ Result<size_t> RingReader::read(void *bytes, size_t n) {
   const auto there = available();
   if (!there) return there.error();
   n = std::min<size_t>(n, *there);
+  if (n == 0) return n;
   const size_t at = read_ % kRingBytes, first = std::min(n, kRingBytes - at);
   std::memcpy(bytes, data_ + at, first);
   std::memcpy(static_cast<std::byte *>(bytes) + first, data_, n - first);

@@ -157,7 +157,9 @@ TEST(BadPlugins, EachCostsItsOwnRequestsAndNobodyElses) {
     const auto again = support::post(port, "/v1/completions", request(name, "abc", 3));
     EXPECT_EQ(again.status, 200) << name << ": " << again.body;
   }
+#ifndef __SANITIZE_ADDRESS__  // which makes an exit of the signal
   EXPECT_NE(server.log().find("signal 11"), std::string::npos) << server.log();
+#endif
   const auto leaking = support::post(port, "/v1/completions", request("leaks", "abc", 6));
   EXPECT_EQ(leaking.status, 200) << leaking.body;
 

@@ -110,7 +110,9 @@ TEST(Isolation, ACrashCostsAnErrorAndANewInstanceGoesOn) {
     EXPECT_EQ(steps.step().code, SLUICE_OK);
     const Answered crashed = steps.step();
     EXPECT_EQ(crashed.code, SLUICE_E_DEVICE_LOST);
+#ifndef __SANITIZE_ADDRESS__  // which makes an exit of the signal
     EXPECT_NE(crashed.message.find("signal 11"), std::string::npos) << crashed.message;
+#endif
     EXPECT_EQ(steps.step().code, SLUICE_E_DEVICE_LOST) << "and so it stays";
     sluice_status st{};
     st.struct_size = SLUICE_SIZE_THROUGH(sluice_status, msg);
