@@ -107,7 +107,7 @@ class MockSteps {
     if (!ready_) return out;
     const int32_t token = n_ == 0 ? 7 : last_, position = static_cast<int32_t>(n_);
     const uint32_t slot = n_, q_indptr[] = {0, 1}, kv_len = n_, block_indptr[] = {0, n_ / 16 + 1};
-    const uint32_t blocks[] = {0, 1, 2, 3}, row_token = 0, row_spec = 0, row_position = n_ + 1;
+    const uint32_t blocks[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, row_token = 0, row_spec = 0, row_position = n_ + 1;
     const sluice_seq_id seq = 1;
     const uint64_t seed = 42;
     const uint8_t want = SLUICE_ROW_TOKEN | SLUICE_ROW_CANDIDATES | SLUICE_ROW_LOGITS_HOST;
