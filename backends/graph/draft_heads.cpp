@@ -25,7 +25,7 @@ struct Head {
   throw sdk::Error(SLUICE_E_INVALID_ARGUMENT, file.name() + ": " + what);
 }
 
-std::string shape_text(const model_file::Tensor &t) {  // as the file has it: rows first
+std::string file_shape_text(const model_file::Tensor &t) {  // as the file has it: rows first
   std::string text = "[";
   for (uint32_t i = t.n_dims; i > 0; --i) text += std::to_string(t.dims[i - 1]) + (i > 1 ? "," : "]");
   return text;
@@ -124,7 +124,7 @@ class HeadBuilder {
     const bool fits = t.n_dims == n_dims && t.dims[0] == hidden_ && t.dims[1] == rows;
     if (fits) return;
     const std::string wanted = (n_dims == 2 ? "[" + std::to_string(rows) + "," : "[") + std::to_string(hidden_) + "]";
-    refuse(file_, "tensor '" + std::string(t.name) + "' is " + shape_text(t) + "; this model needs " + wanted +
+    refuse(file_, "tensor '" + std::string(t.name) + "' is " + file_shape_text(t) + "; this model needs " + wanted +
                       " (hidden size " + std::to_string(hidden_) + ", vocabulary " + std::to_string(vocab_) + ")");
   }
 

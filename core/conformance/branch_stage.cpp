@@ -9,7 +9,6 @@
 namespace sluice::conformance {
 namespace {
 
-constexpr uint32_t kVocab = DecoderSubject::kVocab;
 using Seq = DecoderSubject::Seq;
 using Tokens = DecoderSubject::Tokens;
 
@@ -52,7 +51,7 @@ class BranchCheck {
     std::vector<float> logprobs;
     for (uint32_t i = 0; i < n; ++i)
       for (uint32_t k = 0; k < n_top; ++k)
-        ids.push_back(static_cast<int32_t>((13 * i + 5 * k + 3) % kVocab)), logprobs.push_back(-0.3f * static_cast<float>(k + 1) - 0.01f * static_cast<float>(i));
+        ids.push_back(static_cast<int32_t>((13 * i + 5 * k + 3) % DecoderSubject::kVocab)), logprobs.push_back(-0.3f * static_cast<float>(k + 1) - 0.01f * static_cast<float>(i));
     const std::vector<uint32_t> generated(n, 3);
     sluice_branch_in in{};
     in.struct_size = SLUICE_SIZE_THROUGH(sluice_branch_in, generated);
@@ -89,8 +88,8 @@ class BranchCheck {
       while (b.from[i] >= groups[group + 1]) ++group;
       const bool grows = b.what[i] == SLUICE_BRANCH_GROW;
       if (!grows && b.what[i] != SLUICE_BRANCH_FINISH) return fmt::format("entry {} is {}, neither GROW nor FINISH", i, b.what[i]);
-      if (b.token[i] < (grows ? 0 : -1) || b.token[i] >= static_cast<int32_t>(kVocab))
-        return fmt::format("entry {} is token {}, the vocabulary has {}", i, b.token[i], kVocab);
+      if (b.token[i] < (grows ? 0 : -1) || b.token[i] >= static_cast<int32_t>(DecoderSubject::kVocab))
+        return fmt::format("entry {} is token {}, the vocabulary has {}", i, b.token[i], DecoderSubject::kVocab);
       if (std::isnan(b.score[i])) return fmt::format("entry {} has a score that is no number", i);
       for (uint32_t k = 0; k < i; ++k)
         if (b.from[k] == b.from[i] && b.token[k] == b.token[i] && b.what[k] == b.what[i])

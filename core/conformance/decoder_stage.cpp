@@ -11,7 +11,7 @@
 namespace sluice::conformance {
 namespace {
 
-constexpr uint32_t kVocab = DecoderSubject::kVocab, kCases = 24;
+constexpr uint32_t kCases = 24;
 using Seq = DecoderSubject::Seq;
 using Tokens = DecoderSubject::Tokens;
 using Text = DecoderSubject::Text;
@@ -46,7 +46,7 @@ class DraftCheck {
   /// One draft() call for these texts, with all its rounds, as the host makes it and judges it. Empty after a failure.
   std::vector<Draft> draft(const std::vector<const Text *> &texts, const std::vector<uint32_t> &budgets,
                            const std::string &doing) {
-    engine::DraftTree tree(s_.needs, kVocab);
+    engine::DraftTree tree(s_.needs, DecoderSubject::kVocab);
     tree.open(static_cast<uint32_t>(texts.size()));
     Input in(*this, texts, budgets);
     std::vector<uint8_t> fed;
@@ -77,7 +77,7 @@ class DraftCheck {
         of_root.push_back(hash_of(text->tokens, 7));
         for (uint32_t i = 0; needs.n_heads > 0 && i < check.s_.target.n_heads * check.s_.target.head_top; ++i) {
           const uint32_t head = i / check.s_.target.head_top, rank = i % check.s_.target.head_top;
-          heads.push_back(static_cast<int32_t>((hash_of(text->tokens, head) + rank) % kVocab));
+          heads.push_back(static_cast<int32_t>((hash_of(text->tokens, head) + rank) % DecoderSubject::kVocab));
           head_logprobs.push_back(-0.5f * static_cast<float>(rank + 1));
         }
       }
@@ -97,9 +97,9 @@ class DraftCheck {
       token.clear(), q.clear(), top.clear(), top_logprobs.clear();
       for (const int32_t node : fed_node) {
         const uint64_t h = node < 0 ? of_root[static_cast<size_t>(-1 - node)] : 977 * static_cast<uint64_t>(node + 1);
-        for (uint32_t i = 0; i < needs.draws; ++i) token.push_back(static_cast<int32_t>((h + 3 * i) % kVocab)), q.push_back(-1);
+        for (uint32_t i = 0; i < needs.draws; ++i) token.push_back(static_cast<int32_t>((h + 3 * i) % DecoderSubject::kVocab)), q.push_back(-1);
         for (uint32_t i = 0; i < needs.n_top; ++i)
-          top.push_back(static_cast<int32_t>((h + 3 * i) % kVocab)), top_logprobs.push_back(-0.5f * static_cast<float>(i + 1));
+          top.push_back(static_cast<int32_t>((h + 3 * i) % DecoderSubject::kVocab)), top_logprobs.push_back(-0.5f * static_cast<float>(i + 1));
       }
       in.fed_node = fed_node.data(), in.fed_token = token.data(), in.fed_q = q.data();
       in.fed_top_ids = top.data(), in.fed_top_logprobs = top_logprobs.data();
@@ -155,7 +155,7 @@ class DraftCheck {
   }
 
   void check_nothing() {
-    engine::DraftTree tree(s_.needs, kVocab);
+    engine::DraftTree tree(s_.needs, DecoderSubject::kVocab);
     tree.open(0);
     Input in(*this, {}, {});
     s_.findings.doing("draft() of nothing");

@@ -14,7 +14,7 @@
 namespace sluice::conformance {
 namespace {
 
-constexpr uint32_t kVocab = 8, kBlockSize = 4, kHeads = 4, kHeadTop = 4, kRequests = 40;
+constexpr uint32_t kTrafficVocab = 8, kBlockSize = 4, kHeads = 4, kHeadTop = 4, kRequests = 40;
 
 /// The next token, from the two before it: so texts soon repeat themselves, and a wrong slot changes all that follows.
 int32_t after(int32_t a, int32_t b) { return 1 + (a * 5 + b * 3 + a * b) % 7; }
@@ -24,7 +24,7 @@ int32_t after(int32_t a, int32_t b) { return 1 + (a * 5 + b * 3 + a * b) % 7; }
 class ToyTarget final : public sdk::Model {
  public:
   void info(sluice_model_info &i) const override {
-    i = plain_model(kVocab);
+    i = plain_model(kTrafficVocab);
     i.n_heads = kHeads, i.head_top = kHeadTop;
   }
   void plan_memory(const sluice_model_setup &, sluice_memory_plan &) const override {}
@@ -119,16 +119,16 @@ struct Simple final : sdk::Scheduler {
   }
 };
 
-struct Outcome {
+struct Answers {
   std::vector<std::vector<int32_t>> answers;
   request::GeneratorStats stats;
   std::string failure;
 };
 
 /// kv_blocks  few of them let sequences lose their cache in between
-Outcome run(const Subject &subject, const std::string &name, const sluice_decoder_vtbl *vtbl, sluice_decoder *instance,
+Answers run(const Subject &subject, const std::string &name, const sluice_decoder_vtbl *vtbl, sluice_decoder *instance,
             uint32_t kv_blocks) {
-  Outcome out;
+  Answers out;
   ManualClock clock;
   ToyTarget target;
   target.configure({}, &kv_blocks, nullptr);
@@ -141,7 +141,7 @@ Outcome run(const Subject &subject, const std::string &name, const sluice_decode
   const auto scheduler = sdk::SchedulerAdapter<Simple>::vtbl();
   engine::EngineLimits limits;
   limits.max_seqs = 8, limits.token_budget = 160, limits.max_live = 64, limits.waiting_window = 32;
-  limits.max_context = 256, limits.vocab_size = kVocab, limits.block_size = kBlockSize;
+  limits.max_context = 256, limits.vocab_size = kTrafficVocab, limits.block_size = kBlockSize;
   limits.kv_blocks = kv_blocks, limits.watermark_blocks = 1, limits.max_rows = 160;
   engine::EngineParts parts;
   parts.host = subject.api(), parts.clock = &clock;
@@ -207,9 +207,9 @@ void check_decoded_text(const std::string &path, Findings &findings) {
   for (const uint32_t kv_blocks : {400u, 40u}) {
     const std::string what = kv_blocks == 400 ? "room for all" : "little room";
     findings.doing("plain decoding, " + what);
-    const Outcome expected = run(*subject, "plain", &plain, none, kv_blocks);
+    const Answers expected = run(*subject, "plain", &plain, none, kv_blocks);
     findings.doing("decoding with drafts, " + what);
-    const Outcome is = run(*subject, subject->library().metadata.name, (*decoder)->vtbl(), (*decoder)->get(), kv_blocks);
+    const Answers is = run(*subject, subject->library().metadata.name, (*decoder)->vtbl(), (*decoder)->get(), kv_blocks);
     if (!expected.failure.empty() || !is.failure.empty())
       findings.fail("I9 drafts change no token", what + ": " + (is.failure.empty() ? "without it: " + expected.failure : is.failure),
                     "an answer failed that should not");

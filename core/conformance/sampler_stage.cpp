@@ -12,7 +12,7 @@
 namespace sluice::conformance {
 namespace {
 
-constexpr uint32_t kVocab = 512, kRows = 6, kCandidates = 64;
+constexpr uint32_t kRowVocab = 512, kRows = 6, kCandidates = 64;
 using Seq = sluice_sampler_seq *;
 
 /// A row as the host would send it.
@@ -21,13 +21,13 @@ struct Row {
   int32_t parent = -1, token = -1;
   uint64_t seed = 0;
   uint32_t position = 0;
-  std::vector<float> logits;  ///< [kVocab]
+  std::vector<float> logits;  ///< [kRowVocab]
 };
 /// What became of it. token  chosen by the sampler, or by the draw from what it left
-struct Outcome {
+struct Sampled {
   int32_t token = -1;
   std::vector<float> logits;
-  bool operator==(const Outcome &) const = default;
+  bool operator==(const Sampled &) const = default;
 };
 
 class SamplerCheck {
@@ -36,7 +36,7 @@ class SamplerCheck {
       : v_(*subject.desc().sampler), subject_(subject), options_(options), with_(with), findings_(findings) {}
 
   void run() {
-    auto made = plugin::Sampler::create(subject_.library(), subject_.api(), *subject_.options(), plain_model(kVocab));
+    auto made = plugin::Sampler::create(subject_.library(), subject_.api(), *subject_.options(), plain_model(kRowVocab));
     if (!made) return findings_.skip("creating it is refused: " + made.error().message);
     instance_ = std::move(*made);
     sampler_ = instance_->get();
@@ -66,7 +66,7 @@ class SamplerCheck {
     row.seq = seq, row.seed = 100 + seed, row.position = 10;
     std::mt19937_64 random(seed);
     std::normal_distribution<float> normal(0, 4);
-    for (uint32_t v = 0; v < kVocab; ++v) row.logits.push_back(normal(random));
+    for (uint32_t v = 0; v < kRowVocab; ++v) row.logits.push_back(normal(random));
     return row;
   }
 
@@ -93,7 +93,7 @@ class SamplerCheck {
       fail("G0 a commit succeeds", "commit() of a token failed", "it is told what has happened, and cannot object");
   }
 
-  std::vector<Outcome> apply(const std::vector<Row> &rows) {
+  std::vector<Sampled> apply(const std::vector<Row> &rows) {
     const auto n = static_cast<uint32_t>(rows.size());
     std::vector<Seq> seqs;
     std::vector<int32_t> parents, tokens, ids, out_token(n + 16, -7);
@@ -104,8 +104,8 @@ class SamplerCheck {
       seqs.push_back(row.seq), parents.push_back(row.parent), tokens.push_back(row.token);
       seeds.push_back(row.seed), positions.push_back(row.position);
       logits.insert(logits.end(), row.logits.begin(), row.logits.end());
-      std::vector<int32_t> order(kVocab);
-      for (uint32_t i = 0; i < kVocab; ++i) order[i] = static_cast<int32_t>(i);
+      std::vector<int32_t> order(kRowVocab);
+      for (uint32_t i = 0; i < kRowVocab; ++i) order[i] = static_cast<int32_t>(i);
       std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
         return row.logits[static_cast<size_t>(a)] > row.logits[static_cast<size_t>(b)];
       });
@@ -117,7 +117,7 @@ class SamplerCheck {
     std::fill_n(out_token.begin(), n, -1);
     sluice_sample_batch batch{};
     batch.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_batch, sync);
-    batch.form = form_, batch.n_rows = n, batch.vocab_size = kVocab;
+    batch.form = form_, batch.n_rows = n, batch.vocab_size = kRowVocab;
     batch.row_seq = seqs.data(), batch.row_parent = parents.data(), batch.row_token = tokens.data();
     batch.row_seed = seeds.data(), batch.row_position = positions.data();
     if (form_ == SLUICE_ROW_CANDIDATES) {
@@ -138,17 +138,17 @@ class SamplerCheck {
         fail("G2 it stays in its room", "apply() wrote tokens behind the last row", "n_rows entries belong to the call");
         break;
       }
-    std::vector<Outcome> result;
+    std::vector<Sampled> result;
     for (uint32_t r = 0; r < n; ++r) {
-      Outcome o;
+      Sampled o;
       o.token = out_token[r];
-      if (o.token < -1 || o.token >= static_cast<int32_t>(kVocab)) {
-        fail("G2 it stays in its room", fmt::format("token {} of a vocabulary of {}", o.token, kVocab), "choose an id of the vocabulary, or -1");
+      if (o.token < -1 || o.token >= static_cast<int32_t>(kRowVocab)) {
+        fail("G2 it stays in its room", fmt::format("token {} of a vocabulary of {}", o.token, kRowVocab), "choose an id of the vocabulary, or -1");
         o.token = -1;
       }
       if (form_ == SLUICE_ROW_LOGITS_HOST) {
-        o.logits.assign(logits.begin() + r * kVocab, logits.begin() + (r + 1) * kVocab);
-        if (o.token < 0) o.token = sdk::draw_row(o.logits.data(), kVocab, seeds[r], positions[r]);
+        o.logits.assign(logits.begin() + r * kRowVocab, logits.begin() + (r + 1) * kRowVocab);
+        if (o.token < 0) o.token = sdk::draw_row(o.logits.data(), kRowVocab, seeds[r], positions[r]);
       } else {
         o.logits.assign(values.begin() + r * kCandidates, values.begin() + (r + 1) * kCandidates);
         std::vector<sdk::Ranked> list;
@@ -203,7 +203,7 @@ class SamplerCheck {
     const Row root = make_row(seq, 60);
     Row next = make_row(seq, 61);
     next.position = root.position + 1;
-    Outcome in_tree;
+    Sampled in_tree;
     if (stateful) {
       next.parent = 0, next.token = 9;
       in_tree = apply({root, next}).back();
@@ -243,7 +243,7 @@ class SamplerCheck {
         });
         std::vector<float> logits = row.logits;
         sdk::RowSampler device;
-        device.run(logits.data(), kVocab, spec);
+        device.run(logits.data(), kRowVocab, spec);
         const int32_t lowered = device.draw(row.seed, row.position), applied = apply({row}).front().token;
         if (!penalties && lowered != applied)
           return fail("G7 lower() means what apply() does", fmt::format("the device would choose {}, apply() {}", lowered, applied),
@@ -265,7 +265,7 @@ class SamplerCheck {
     form_ = SLUICE_ROW_LOGITS_HOST;
     for (size_t r = 0; r < rows.size(); ++r) {
       const auto &l = rows[r].logits;
-      if (whole[r].token < 0 || whole[r].token >= static_cast<int32_t>(kVocab)) continue;  // nothing left, or reported already
+      if (whole[r].token < 0 || whole[r].token >= static_cast<int32_t>(kRowVocab)) continue;  // nothing left, or reported already
       const float chosen = l[static_cast<size_t>(whole[r].token)];
       if (std::count_if(l.begin(), l.end(), [&](float x) { return x > chosen; }) >= static_cast<std::ptrdiff_t>(kCandidates)) continue;
       if (head[r].token != whole[r].token)
@@ -276,7 +276,7 @@ class SamplerCheck {
 
   std::vector<uint32_t> masks(Seq seq, const std::vector<int32_t> &token, const std::vector<int32_t> &parent,
                               uint32_t preset, std::vector<uint8_t> &dead) {
-    constexpr uint32_t kWords = kVocab / 32;
+    constexpr uint32_t kWords = kRowVocab / 32;
     const auto n = static_cast<uint32_t>(token.size());
     std::vector<uint32_t> out((n + 1) * kWords + 8, 0x0BADF00Du);
     std::fill_n(out.begin(), (n + 1) * kWords, preset);
@@ -294,13 +294,13 @@ class SamplerCheck {
 
   /// Masks are added to what is there, do not change the sequence, and a node's is that of the sequence after the path.
   void check_masks() {
-    constexpr uint32_t kWords = kVocab / 32;
+    constexpr uint32_t kWords = kRowVocab / 32;
     const char *rule = "G9 masks are what a grammar allows";
     const Seq seq = open(90), other = open(90);
     std::vector<uint8_t> dead;
     const auto root = masks(seq, {}, {}, ~0u, dead);
     std::vector<int32_t> allowed, forbidden;
-    for (uint32_t id = 0; id < kVocab; ++id) ((root[id / 32] >> (id % 32) & 1) != 0 ? allowed : forbidden).push_back(static_cast<int32_t>(id));
+    for (uint32_t id = 0; id < kRowVocab; ++id) ((root[id / 32] >> (id % 32) & 1) != 0 ? allowed : forbidden).push_back(static_cast<int32_t>(id));
     if (allowed.empty()) return fail(rule, "the first mask allows nothing", "a finished grammar leaves the stop tokens");
     const auto half = masks(seq, {}, {}, 0x0F0F0F0Fu, dead);
     for (uint32_t w = 0; w < kWords; ++w)

@@ -8,8 +8,7 @@
 namespace sluice::isolation {
 namespace {
 
-constexpr std::chrono::seconds kCloseTime{5};
-constexpr uint32_t kMaxDevices = 64, kMaxVocab = 1 << 24;
+constexpr uint32_t kMaxVocab = 1 << 24;
 constexpr size_t kMaxResultBytes = size_t{1} << 32;
 constexpr uint64_t kAway = SLUICE_CAP_LOGITS_DEV;  ///< what does not cross
 

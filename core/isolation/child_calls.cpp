@@ -13,7 +13,7 @@ template <class T> T room(uint32_t size) {
 }
 #define SLUICE_ROOM(T, last) room<T>(SLUICE_SIZE_THROUGH(T, last))
 
-constexpr uint32_t kMaxDevices = 64, kMaxKvGroups = 16;
+constexpr uint32_t kMaxKvGroups = 16;
 
 }  // namespace
 

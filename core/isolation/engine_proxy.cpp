@@ -6,7 +6,6 @@
 namespace sluice::isolation {
 namespace {
 
-constexpr std::chrono::seconds kCloseTime{5};
 
 struct RemoteEngine {
   std::unique_ptr<Remote> remote;

@@ -12,7 +12,6 @@ namespace {
 
 constexpr size_t kMaxPlugins = 64;
 constexpr uint32_t kMaxFields = 1024;
-constexpr std::chrono::seconds kCloseTime{5};
 constexpr std::chrono::milliseconds kLoadTime{30'000};  // for starting the process and loading the library
 
 /// By number; kept for good, as loaded libraries are.

@@ -4,6 +4,7 @@
 #include <sluice/abi/plugin.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 
 #include "core/isolation/archive.hpp"
@@ -14,6 +15,10 @@ namespace sluice::isolation {
 
 /// Both ends say it first. Changes with every change of a message.
 inline constexpr uint64_t kProtocol = 0x534c'5549'4345'0002;
+
+inline constexpr uint32_t kMaxDevices = 64;
+/// How long a child may take to unload or close before it is killed.
+inline constexpr std::chrono::seconds kCloseTime{5};
 
 /// Calls of the host; each is answered by kReply. In brackets what the answer holds behind its status.
 enum class Call : uint32_t {

@@ -26,7 +26,7 @@ const char *status_of(const RequestLine &line) {
   return line.cancelled ? "cancelled" : "ok";
 }
 
-std::string quoted(std::string_view text) { return boost::json::serialize(boost::json::string_view(text)); }
+std::string json_text(std::string_view text) { return boost::json::serialize(boost::json::string_view(text)); }
 
 }  // namespace
 
@@ -48,8 +48,8 @@ void log_request(const RequestLine &line) {
   const std::chrono::duration<double> since_1970 = std::chrono::system_clock::now().time_since_epoch();
   std::string out = fmt::format(R"({{"ts":{:.3f},"event":"request","request_id":{},"client":{},"route":{},"model":{},)"
                                 R"("status":"{}")",
-                                since_1970.count(), quoted(line.spec.request_id), line.spec.client, quoted(line.spec.route),
-                                quoted(line.spec.model->name), status_of(line));
+                                since_1970.count(), json_text(line.spec.request_id), line.spec.client, json_text(line.spec.route),
+                                json_text(line.spec.model->name), status_of(line));
   const auto add = [&]<class... A>(fmt::format_string<A...> format, A &&...args) {
     fmt::format_to(std::back_inserter(out), format, std::forward<A>(args)...);
   };

@@ -8,11 +8,6 @@
 namespace sluice::model_file {
 namespace {
 
-void store_u16(uint8_t *to, uint16_t value) {
-  to[0] = static_cast<uint8_t>(value);
-  to[1] = static_cast<uint8_t>(value >> 8);
-}
-
 /// Stores as f16 and returns what a reader will see, so that the integers are chosen for the real scale.
 float store_f16(uint8_t *to, float value) {
   const uint16_t half = f32_to_f16(value);

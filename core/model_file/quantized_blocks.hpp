@@ -3,6 +3,12 @@
 
 namespace sluice::model_file {
 
+/// Little-endian, at any alignment.
+inline void store_u16(uint8_t *to, uint16_t value) {
+  to[0] = static_cast<uint8_t>(value);
+  to[1] = static_cast<uint8_t>(value >> 8);
+}
+
 /// The 6-bit scale and minimum of each of the eight 32-element sub-blocks of a Q4_K block.
 struct Q4KScales {
   uint8_t scale[8];

@@ -29,7 +29,6 @@ uint64_t splitmix(uint64_t &state) {
   return z ^ (z >> 31);
 }
 
-void store_u16(uint8_t *to, uint16_t value) { std::memcpy(to, &value, sizeof value); }
 
 /// Sixteen f16 scales around the middle one, so that blocks differ as they do in a trained model.
 std::array<uint16_t, 16> spread_scales(double middle) {

@@ -1,5 +1,7 @@
 #include "core/net/access.hpp"
 
+#include "core/net/http_head.hpp"
+
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
@@ -7,14 +9,6 @@
 
 namespace sluice::net {
 namespace {
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char &c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
 
 std::array<unsigned char, 32> digest(std::string_view text) {
   std::array<unsigned char, 32> out;

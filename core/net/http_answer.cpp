@@ -6,7 +6,6 @@
 namespace sluice::net {
 namespace {
 
-std::chrono::steady_clock::time_point now() { return std::chrono::steady_clock::now(); }
 
 void append_common_head(std::string &out, int status, bool keep_alive, const std::string &request_id,
                         const std::vector<std::pair<std::string, std::string>> &headers) {
@@ -55,7 +54,7 @@ void HttpSession::send_answer(const Response &response) {
   bytes += "\r\n";
   if (exchange.head_.method != "HEAD") bytes += response.body;
   outbox_.append(bytes);
-  last_progress_ = now();
+  last_progress_ = std::chrono::steady_clock::now();
   arm_tick();
   flush();
 }
@@ -70,7 +69,7 @@ void HttpSession::send_stream_head() {
   bytes += "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n";
   bytes += exchange.chunked_ ? "transfer-encoding: chunked\r\n\r\n" : "\r\n";
   outbox_.append(bytes);
-  last_progress_ = last_sent_ = now();
+  last_progress_ = last_sent_ = std::chrono::steady_clock::now();
   flush();
 }
 
@@ -108,7 +107,7 @@ void HttpSession::wait_writable() {
     socket_.async_wait(tcp::socket::wait_write, [self = self()](boost::system::error_code ec) {
       self->writing_ = false;
       if (ec || self->state_ == State::kClosed) return;
-      self->last_progress_ = now();
+      self->last_progress_ = std::chrono::steady_clock::now();
       self->flush();
       if (self->state_ != State::kStreaming || !self->blocked_ || self->exchange_ == nullptr) return;
       if (!self->exchange_->writable() || !self->exchange_->writable_) return;

@@ -10,6 +10,9 @@
 
 namespace sluice::net {
 
+/// ASCII letters in lower case, everything else as it is.
+std::string lower(std::string_view text);
+
 enum class Framing : uint8_t { kNoBody, kLength, kChunked };
 
 /// The head of one request, checked. Owns its text. Field names are in lower case.

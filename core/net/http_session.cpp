@@ -15,7 +15,6 @@ namespace {
 constexpr size_t kPipelinedBytes = 64 * 1024;  ///< kept unread while a request is served
 constexpr size_t kLingerBytes = 1024 * 1024;
 
-std::chrono::steady_clock::time_point now() { return std::chrono::steady_clock::now(); }
 
 // A browser cannot set Authorization on a WebSocket; a subprotocol entry carries the key instead.
 std::string_view subprotocol_key(const RequestHead &head) {
@@ -81,7 +80,7 @@ void HttpSession::start() {
     local = boost::asio::ip::make_address_v4(boost::asio::ip::v4_mapped, local.to_v6());
   }
   local_address_ = local.to_string();
-  last_progress_ = last_sent_ = now();
+  last_progress_ = last_sent_ = std::chrono::steady_clock::now();
   arm(server_->limits().head_timeout);
   wait_readable();
 }
@@ -304,7 +303,7 @@ void HttpSession::dispatch() {
 // ---- time -------------------------------------------------------------------------------------------------------
 
 void HttpSession::arm(std::chrono::milliseconds from_now) {
-  deadline_ = now() + from_now;
+  deadline_ = std::chrono::steady_clock::now() + from_now;
   if (timer_pending_ && timer_at_ <= deadline_) return;  // fires early and looks again
   timer_at_ = deadline_;
   timer_pending_ = true;
@@ -315,7 +314,7 @@ void HttpSession::arm(std::chrono::milliseconds from_now) {
 }
 
 void HttpSession::on_timer() {
-  const auto t = now();
+  const auto t = std::chrono::steady_clock::now();
   if (t < timer_at_) return;  // a newer wait is pending
   timer_pending_ = false;
   if (t < deadline_) return arm(std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - t) + std::chrono::milliseconds(1));
@@ -332,7 +331,7 @@ void HttpSession::on_timer() {
 // While a request is served: notices a stalled reader, a peer gone behind unread bytes, and silence.
 void HttpSession::tick() {
   const auto &limits = server_->limits();
-  const auto t = now();
+  const auto t = std::chrono::steady_clock::now();
   if (outbox_.progressed()) last_progress_ = t;
   if (!outbox_.empty() && t - last_progress_ >= limits.stall_timeout) return close(Gone::kStalled);
   if (in_.size() >= kPipelinedBytes && peer_has_closed()) return close(Gone::kDisconnected);

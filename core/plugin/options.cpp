@@ -168,7 +168,7 @@ std::shared_ptr<const Options> Options::from_toml(std::shared_ptr<const Schema> 
         continue;
       }
       const OptionField &field = schema->fields()[*index];
-      const auto value = value_from(field.type, node);
+      const auto value = toml_value(field.type, node);
       const auto bad = value ? wrong_with(field, *value) : "must be " + field.expectation();
       if (bad) {
         wrong(&node, fmt::format("{}.{} {} ({})", where, key, *bad, field.doc));

@@ -76,7 +76,7 @@ Result<OptionField> field_of(const std::string &plugin, const sluice_config_fiel
   const toml::node *node = parsed.get("v");
   if (node == nullptr || parsed.size() != 1)
     return wrong(fmt::format("{}: its default '{}' is not a TOML value", f.key, *text));
-  f.fallback = value_from(f.type, *node);
+  f.fallback = toml_value(f.type, *node);
   if (!f.fallback) return wrong(fmt::format("{}: its default {} is not {}", f.key, *text, f.expectation()));
   if (const auto bad = wrong_with(f, *f.fallback)) return wrong(fmt::format("{}: its default {}", f.key, *bad));
   return f;

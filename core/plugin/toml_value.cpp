@@ -4,7 +4,7 @@
 
 namespace sluice::plugin {
 
-std::optional<Value> value_from(int32_t type, const toml::node &node) {
+std::optional<Value> toml_value(int32_t type, const toml::node &node) {
   switch (type) {
     case SLUICE_CFG_BOOL:
       if (const auto v = node.value_exact<bool>()) return Value(*v);

@@ -10,7 +10,6 @@
 namespace sluice::text {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
 /// Orders as the score does, descending: the highest score has the smallest key. Never Merge::kNever.
 uint32_t descending_key(float score) {

@@ -6,6 +6,7 @@
 namespace sluice::text {
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";             // U+2581, a space in SentencePiece's pieces
 
 enum class Utf8Status {
   kValid,       ///< one character of `bytes` bytes

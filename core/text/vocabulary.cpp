@@ -15,7 +15,6 @@ namespace sluice::text {
 namespace {
 
 constexpr std::string_view kTokensKey = "tokenizer.ggml.tokens";
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 uint64_t hash_of(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
 

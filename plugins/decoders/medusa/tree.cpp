@@ -13,7 +13,7 @@ namespace {
 constexpr uint32_t kMaxDepth = 32, kMaxRank = 1023;
 constexpr size_t kMaxNodes = 4096;
 
-[[noreturn]] void refuse(const std::string &what) { throw sdk::Error(SLUICE_E_INVALID_ARGUMENT, what); }
+[[noreturn]] void refuse_tree(const std::string &what) { throw sdk::Error(SLUICE_E_INVALID_ARGUMENT, what); }
 
 std::string path_text(const Path &path) {
   std::string text = "[";
@@ -31,7 +31,7 @@ Tree make_tree(std::map<Path, float> scores) {
     if (p->size() == 1) continue;
     const auto parent = scores.find(Path(p->begin(), p->end() - 1));
     if (parent == scores.end())
-      refuse("the tree has " + path_text(*p) + " but not " + path_text(Path(p->begin(), p->end() - 1)));
+      refuse_tree("the tree has " + path_text(*p) + " but not " + path_text(Path(p->begin(), p->end() - 1)));
     parent->second = std::max(parent->second, scores.at(*p));
   }
   Tree tree;
@@ -55,7 +55,7 @@ std::vector<Path> parse_paths(std::string_view text) {
   std::vector<Path> paths;
   uint32_t depth = 0;
   const auto bad = [&](size_t at) {
-    refuse("the tree cannot be read at byte " + std::to_string(at) +
+    refuse_tree("the tree cannot be read at byte " + std::to_string(at) +
            "; it is a list of paths such as [[0], [0, 0], [1]], of ranks up to " + std::to_string(kMaxRank));
   };
   for (size_t i = 0; i < text.size(); ++i) {
@@ -71,7 +71,7 @@ std::vector<Path> parse_paths(std::string_view text) {
       if (!sdk::detail::parse_whole(text.substr(i, end - i), rank) || rank > kMaxRank) bad(i);
       paths.back().push_back(rank);
       if (paths.back().size() > kMaxDepth || paths.size() > kMaxNodes)
-        refuse("the tree is deeper than " + std::to_string(kMaxDepth) + " or has more than " +
+        refuse_tree("the tree is deeper than " + std::to_string(kMaxDepth) + " or has more than " +
                std::to_string(kMaxNodes) + " paths");
       i = end - 1;
     } else if (c != ',' && c != ' ' && c != '\n' && c != '\r' && c != '\t') {
@@ -92,13 +92,13 @@ Accuracy parse_accuracy(const std::vector<std::string> &lines) {
       rest.remove_prefix(word.size());
       double share = 0;
       if (!sdk::detail::parse_whole(word, share) || !(share >= 0 && share <= 1))
-        refuse("accuracy of head " + std::to_string(accuracy.size() - 1) + ": '" + std::string(word) +
+        refuse_tree("accuracy of head " + std::to_string(accuracy.size() - 1) + ": '" + std::string(word) +
                "' is no share of 0..1");
       shares.push_back(share);
       sum += share;
     }
     if (sum > 1.001)
-      refuse("accuracy of head " + std::to_string(accuracy.size() - 1) + " adds up to " + std::to_string(sum) +
+      refuse_tree("accuracy of head " + std::to_string(accuracy.size() - 1) + " adds up to " + std::to_string(sum) +
              "; give the share of each rank alone");
   }
   return accuracy;
@@ -108,7 +108,7 @@ Tree tree_of(const std::vector<Path> &paths) {
   std::map<Path, float> scores;
   for (size_t i = 0; i < paths.size(); ++i)
     if (!scores.emplace(paths[i], static_cast<float>(paths.size() - i) / static_cast<float>(paths.size())).second)
-      refuse("the tree has " + path_text(paths[i]) + " twice");
+      refuse_tree("the tree has " + path_text(paths[i]) + " twice");
   return make_tree(std::move(scores));
 }
 

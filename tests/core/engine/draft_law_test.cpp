@@ -20,6 +20,11 @@ constexpr uint32_t kVocab = 5;
 constexpr uint32_t kLength = 3;
 constexpr uint32_t kCells = kVocab * kVocab * kVocab;
 constexpr uint32_t kAnswers = 200'000;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint32_t kEngineAnswers = 20'000;  // here it is about memory; the law is judged in the plain build
+#else
+constexpr uint32_t kEngineAnswers = kAnswers;
+#endif
 const std::vector<int32_t> kPrompt = {3, 1, 4, 1};
 
 using Counts = std::vector<double>;
@@ -290,16 +295,16 @@ TEST_P(AnswersUnder, EveryDecoderFollowTheTargetsLaw) {
   for (const double p : law) sum += p;
   ASSERT_NEAR(sum, 1, 1e-9);
   for (const auto &decoder : kDecoders) {
-    const auto observed = observe(decoder, sampler, kAnswers);
+    const auto observed = observe(decoder, sampler, kEngineAnswers);
     double n = 0;
     for (const double count : observed.counts) n += count;
-    ASSERT_EQ(n, kAnswers) << decoder.name;
+    ASSERT_EQ(n, kEngineAnswers) << decoder.name;
     EXPECT_GT(p_value(observed.counts, law), 1e-6) << decoder.name << " x " << sampler.name;
     const bool drafts = std::string(decoder.name) != "plain";
-    EXPECT_EQ(observed.stats.draft_tokens > 500, drafts) << decoder.name << ": " << observed.stats.draft_tokens;
+    EXPECT_EQ(observed.stats.draft_tokens > kEngineAnswers / 400, drafts) << decoder.name << ": " << observed.stats.draft_tokens;
     // What n-grams guess of this prompt, top_p cuts off every time.
     const bool can_be_right = drafts && (std::string(decoder.name) != "ngram" || sampler.spec.top_p == 1);
-    EXPECT_EQ(observed.stats.draft_accepted_tokens > 500, can_be_right)
+    EXPECT_EQ(observed.stats.draft_accepted_tokens > kEngineAnswers / 400, can_be_right)
         << decoder.name << ": " << observed.stats.draft_accepted_tokens << " of " << observed.stats.draft_tokens;
   }
 }

@@ -12,7 +12,7 @@ namespace {
 
 using Answers = std::vector<std::vector<int32_t>>;
 
-constexpr uint32_t kVocab = 40;
+constexpr uint32_t kMockVocab = 40;
 
 /// Drafts trees at random, and at every `garbage`-th call something that is no tree.
 struct Anything {};
@@ -36,7 +36,7 @@ class RandomTrees final : public sdk::Decoder<Anything> {
       if (!own[i].empty() && random_() % 4 != 0) parent = own[i][random_() % own[i].size()];
       if (parent >= 0 && depth_of(tree, parent) >= depth) continue;
       // Few tokens, so that some are right and siblings are twins now and then.
-      const auto token = static_cast<int32_t>(random_() % kVocab);
+      const auto token = static_cast<int32_t>(random_() % kMockVocab);
       own[i].push_back(tree.add(i, parent, token, static_cast<float>(random_() % 8)));
     }
     if (garbage_every == 0 || ++calls_ % garbage_every != 0 || tree.size() == 0) return;
@@ -45,7 +45,7 @@ class RandomTrees final : public sdk::Decoder<Anything> {
     switch (random_() % 8) {
       case 0: raw.seq[victim] = 1'000'000; break;
       case 1: raw.token[victim] = -5; break;
-      case 2: raw.token[victim] = kVocab; break;
+      case 2: raw.token[victim] = kMockVocab; break;
       case 3: raw.parent[victim] = static_cast<int32_t>(victim); break;
       case 4: raw.n = raw.capacity + 1; break;
       case 5: raw.q[victim] = 3; break;
@@ -75,13 +75,13 @@ struct Setting {
   TestConfig draft_model = {};  ///< options that differ from the target's, for the decoder `draft`
 };
 
-struct Outcome {
+struct Drafted {
   Answers tokens;
   std::vector<std::vector<float>> logprobs;  ///< of the token, then of the best ones
   request::GeneratorStats stats;
 };
 
-std::shared_ptr<request::Request> make_request(uint64_t id, const Setting &setting) {
+std::shared_ptr<request::Request> drafted_request(uint64_t id, const Setting &setting) {
   auto request = std::make_shared<request::Request>();
   request->id = id;
   for (uint64_t i = 0; i < 5 + id * 7 % 40; ++i)
@@ -96,7 +96,7 @@ std::shared_ptr<request::Request> make_request(uint64_t id, const Setting &setti
   return request;
 }
 
-Outcome run(const Setting &setting) {
+Drafted run(const Setting &setting) {
   TestHost host;
   EngineLimits limits;
   limits.max_seqs = 16;
@@ -106,7 +106,7 @@ Outcome run(const Setting &setting) {
   limits.block_size = 8;
   limits.kv_blocks = setting.kv_blocks;
   limits.max_rows = 128;
-  const TestConfig target = {{"script", "hash"}, {"vocab_size", std::to_string(kVocab)}, {"eos_token", "-1"},
+  const TestConfig target = {{"script", "hash"}, {"vocab_size", std::to_string(kMockVocab)}, {"eos_token", "-1"},
                              {"spread", "4"}, {"hash_tokens", "2"}};
   MockModel model(host, target, limits, setting.sampler, setting.decoder);
   if (setting.on_host) model.forbid_device_sampling();
@@ -133,14 +133,14 @@ Outcome run(const Setting &setting) {
     };
     parts.backend = &without_trees;
   }
-  Outcome out;
+  Drafted out;
   {
     auto core = EngineCore::create(parts, limits);
     EXPECT_TRUE(core.has_value()) << (core ? "" : core.error().message);
     for (uint64_t first = 1; first <= 16; first += setting.company) {
       std::vector<std::shared_ptr<request::Request>> requests;
       for (uint64_t id = first; id < first + setting.company; ++id) {
-        requests.push_back(make_request(id, setting));
+        requests.push_back(drafted_request(id, setting));
         EXPECT_TRUE((*core)->submit(requests.back()).has_value());
       }
       for (int i = 0; i < 100'000 && (*core)->live() > 0; ++i) {

@@ -25,7 +25,7 @@ EngineLimits small_limits() {
   return limits;
 }
 
-std::shared_ptr<request::Request> make_request(uint64_t id, uint32_t max_new, std::function<void()> wake = nullptr) {
+std::shared_ptr<request::Request> short_request(uint64_t id, uint32_t max_new, std::function<void()> wake = nullptr) {
   auto request = std::make_shared<request::Request>();
   request->id = id;
   request->prompt = {static_cast<int32_t>(20 + id % 100), 21, 22};
@@ -69,7 +69,7 @@ TEST_F(EngineTest, EveryRequestOfManyThreadsEndsOnce) {
     for (uint64_t i = 0; i < 150; ++i) {
       const uint64_t id = thread * 1000 + i;
       std::atomic<int> rings{0};
-      auto request = make_request(id, static_cast<uint32_t>(1 + random() % 60), [&rings] {
+      auto request = short_request(id, static_cast<uint32_t>(1 + random() % 60), [&rings] {
         ++rings;
         rings.notify_one();
       });
@@ -111,7 +111,7 @@ TEST_F(EngineTest, EveryRequestOfManyThreadsEndsOnce) {
 TEST_F(EngineTest, StoppingEndsWhatRunsAndRefusesWhatComes) {
   std::vector<std::shared_ptr<request::Request>> requests;
   for (uint64_t id = 1; id <= 12; ++id) {
-    requests.push_back(make_request(id, 250));
+    requests.push_back(short_request(id, 250));
     ASSERT_TRUE(engine_->submit(requests.back()).has_value());
   }
   engine_->stop();
@@ -119,19 +119,19 @@ TEST_F(EngineTest, StoppingEndsWhatRunsAndRefusesWhatComes) {
     std::vector<bool> ended(request->n_answers, false);
     EXPECT_EQ(count_ends(*request, ended), request->n_answers);
   }
-  EXPECT_EQ(engine_->submit(make_request(99, 5)).error().code, Code::kUnavailable);
+  EXPECT_EQ(engine_->submit(short_request(99, 5)).error().code, Code::kUnavailable);
   engine_->stop();  // once more does nothing
 }
 
 TEST_F(EngineTest, RefusesWhatCanNeverFitAtOnce) {
-  auto request = make_request(1, 253);  // 3 + 253 tokens: as long as the context
+  auto request = short_request(1, 253);  // 3 + 253 tokens: as long as the context
   EXPECT_TRUE(engine_->submit(request).has_value());
-  auto longer = make_request(2, 254);
+  auto longer = short_request(2, 254);
   EXPECT_EQ(engine_->submit(longer).error().code, Code::kInvalidArgument);
-  auto wild = make_request(3, 5);
+  auto wild = short_request(3, 5);
   wild->prompt[1] = 512;
   EXPECT_NE(engine_->submit(wild).error().message.find("token 512"), std::string::npos);
-  auto empty = make_request(4, 5);
+  auto empty = short_request(4, 5);
   empty->prompt.clear();
   EXPECT_EQ(engine_->submit(empty).error().param, "prompt");
 }

@@ -12,7 +12,7 @@ namespace {
 using request::CancelCause;
 using request::FinishReason;
 
-constexpr uint32_t kVocab = 100, kMaxNew = 6;
+constexpr uint32_t kForeignVocab = 100, kMaxNew = 6;
 
 struct Ended {
   std::vector<int32_t> tokens;
@@ -37,7 +37,7 @@ class ForeignEngineTest : public ::testing::Test {
     auto engine = ForeignEngine::open(library_, options_, host_, clock_, "test", "/dev/null");
     ASSERT_TRUE(engine) << engine.error().message;
     engine_ = std::move(*engine);
-    engine_->start({.vocab_size = kVocab, .max_context = 0, .max_live = 4});
+    engine_->start({.vocab_size = kForeignVocab, .max_context = 0, .max_live = 4});
   }
 
   std::shared_ptr<request::Request> make(const std::string &how) {

@@ -9,7 +9,7 @@ namespace {
 
 using Answers = std::vector<std::vector<int32_t>>;
 
-std::shared_ptr<request::Request> make_request(uint64_t id) {
+std::shared_ptr<request::Request> seeded_request(uint64_t id) {
   auto request = std::make_shared<request::Request>();
   request->id = id;
   // Every third shares a beginning of three blocks with its like.
@@ -60,7 +60,7 @@ Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, ui
   for (uint64_t first = 1; first <= 16; first += company) {
     std::vector<std::shared_ptr<request::Request>> requests;
     for (uint64_t id = first; id < first + company; ++id) {
-      requests.push_back(make_request(id));
+      requests.push_back(seeded_request(id));
       EXPECT_TRUE((*core)->submit(requests.back()).has_value());
     }
     for (int i = 0; i < 100'000 && (*core)->live() > 0; ++i)

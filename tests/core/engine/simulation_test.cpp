@@ -14,7 +14,7 @@ namespace {
 using request::CancelCause;
 using request::FinishReason;
 
-constexpr int32_t kVocab = 512;
+constexpr int32_t kTokens = 512;
 
 /// Plans at random, and now and then returns garbage: the host must take neither harm nor stop.
 class Chaos final : public sdk::Scheduler {
@@ -184,7 +184,7 @@ class Simulation {
       // The mock counts: every token is its predecessor's successor, or the end.
       const int32_t before = tokens.empty() ? client.request->prompt.back() : tokens.back();
       if (event.finish != FinishReason::kStop) {
-        ASSERT_EQ(event.token, (before + 1) % kVocab);
+        ASSERT_EQ(event.token, (before + 1) % kTokens);
       }
       tokens.push_back(event.token);
     }

@@ -32,7 +32,7 @@ class FakeGenerator final : public request::Generator {
   const uint64_t tokens_;
 };
 
-template <class F> bool eventually(F done) {
+template <class F> bool comes_true(F done) {
   const auto end = std::chrono::steady_clock::now() + 10s;
   while (!done()) {
     if (std::chrono::steady_clock::now() > end) return false;
@@ -60,8 +60,8 @@ TEST(Supervisor, ReplacesADamagedGeneratorAndKeepsItsCounters) {
   EXPECT_TRUE(supervisor.stats().healthy);
   EXPECT_TRUE(supervisor.submit(nullptr));
   first->damaged = true;
-  ASSERT_TRUE(eventually([&] { return opened == 1; }));
-  ASSERT_TRUE(eventually([&] { return supervisor.stats().healthy; }));
+  ASSERT_TRUE(comes_true([&] { return opened == 1; }));
+  ASSERT_TRUE(comes_true([&] { return supervisor.stats().healthy; }));
   EXPECT_EQ(supervisor.stats().output_tokens, 15u);
   EXPECT_EQ(supervisor.stats().reopens, 1u);
   EXPECT_TRUE(supervisor.submit(nullptr));
@@ -77,10 +77,10 @@ TEST(Supervisor, WhileDownItRefusesAndSaysWhenToAskAgain) {
     return Result<std::shared_ptr<request::Generator>>(Error{});
   }, slow);
   first->damaged = true;
-  ASSERT_TRUE(eventually([&] { return first->stopped.load(); }));
-  ASSERT_TRUE(eventually([&] { return !supervisor.submit(nullptr); }));
+  ASSERT_TRUE(comes_true([&] { return first->stopped.load(); }));
+  ASSERT_TRUE(comes_true([&] { return !supervisor.submit(nullptr); }));
   EXPECT_EQ(supervisor.submit(nullptr).error().code, Code::kUnavailable);
-  ASSERT_TRUE(eventually([&] { return supervisor.stats().retry_after_s.value_or(0) > 10; }));
+  ASSERT_TRUE(comes_true([&] { return supervisor.stats().retry_after_s.value_or(0) > 10; }));
   EXPECT_LE(*supervisor.stats().retry_after_s, 37u) << "30 s and a fifth of jitter";
   EXPECT_FALSE(supervisor.stats().healthy);
   EXPECT_EQ(supervisor.limits().max_context, 77u);
@@ -99,8 +99,8 @@ TEST(Supervisor, GivesUpAfterSoManyAttemptsAndPausesGrow) {
     return Result<std::shared_ptr<request::Generator>>(Error{Code::kUnavailable, "still broken", {}});
   }, quick(4));
   first->damaged = true;
-  ASSERT_TRUE(eventually([&] { return n == 4; }));
-  ASSERT_TRUE(eventually([&] { return !supervisor.stats().retry_after_s.has_value(); }));
+  ASSERT_TRUE(comes_true([&] { return n == 4; }));
+  ASSERT_TRUE(comes_true([&] { return !supervisor.stats().retry_after_s.has_value(); }));
   EXPECT_EQ(supervisor.stats().trouble, "still broken");
   std::this_thread::sleep_for(150ms);
   EXPECT_EQ(n, 4u) << "no more attempts";
@@ -119,7 +119,7 @@ TEST(Supervisor, AModelThatBreaksAgainAtOnceUsesUpItsAttempts) {
     ++opened;
     return Result<std::shared_ptr<request::Generator>>(broken());
   }, quick(2));
-  ASSERT_TRUE(eventually([&] { return opened == 2 && !supervisor.stats().retry_after_s.has_value(); }));
+  ASSERT_TRUE(comes_true([&] { return opened == 2 && !supervisor.stats().retry_after_s.has_value(); }));
   EXPECT_EQ(supervisor.stats().reopens, 2u);
 }
 
@@ -131,7 +131,7 @@ TEST(Supervisor, WhatIsStuckIsNotOpenedAnew) {
     return Result<std::shared_ptr<request::Generator>>(Error{});
   }, quick(2));
   first->damaged = true;
-  ASSERT_TRUE(eventually([&] { return first->stopped && !supervisor.stats().healthy && supervisor.stuck(); }));
+  ASSERT_TRUE(comes_true([&] { return first->stopped && !supervisor.stats().healthy && supervisor.stuck(); }));
   EXPECT_FALSE(supervisor.stats().retry_after_s.has_value());
 }
 

@@ -47,7 +47,7 @@ EngineLimits limits() {
   return limits;
 }
 
-std::shared_ptr<request::Request> make_request(uint64_t id, uint32_t max_new) {
+std::shared_ptr<request::Request> watched_request(uint64_t id, uint32_t max_new) {
   auto request = std::make_shared<request::Request>();
   request->id = id;
   request->prompt = {20, 21, 22};
@@ -107,7 +107,7 @@ class WatchTest : public ::testing::Test {
 TEST_F(WatchTest, ALateCallTakesTheModelOutUntilItReturns) {
   make();
   gate.shut();
-  const auto request = make_request(1, 5);
+  const auto request = watched_request(1, 5);
   ASSERT_TRUE(engine_->submit(request));
   ASSERT_TRUE(eventually([&] { return !engine_->stats().healthy; }));
   const auto stats = engine_->stats();
@@ -115,20 +115,20 @@ TEST_F(WatchTest, ALateCallTakesTheModelOutUntilItReturns) {
   EXPECT_EQ(stats.culprit, "scheduler under test");
   EXPECT_FALSE(stats.damaged);
   EXPECT_TRUE(stats.retry_after_s.has_value());
-  EXPECT_EQ(engine_->submit(make_request(2, 5)).error().code, Code::kUnavailable);
+  EXPECT_EQ(engine_->submit(watched_request(2, 5)).error().code, Code::kUnavailable);
   gate.open();
   const Heard heard = wait(*request);
   EXPECT_EQ(heard.finish, FinishReason::kLength);
   EXPECT_EQ(heard.tokens, 5) << "nothing is lost by being late";
   EXPECT_TRUE(eventually([&] { return engine_->stats().healthy; }));
   EXPECT_EQ(engine_->stats().plugin_overruns, 1u);
-  EXPECT_TRUE(engine_->submit(make_request(3, 5)));
+  EXPECT_TRUE(engine_->submit(watched_request(3, 5)));
 }
 
 TEST_F(WatchTest, ACallThatStaysAwayEndsWhatRunsOnce) {
   make();
   gate.shut();
-  const auto request = make_request(1, 5);
+  const auto request = watched_request(1, 5);
   ASSERT_TRUE(engine_->submit(request));
   Heard heard = wait(*request);
   EXPECT_EQ(heard.finish, FinishReason::kError);
@@ -136,20 +136,20 @@ TEST_F(WatchTest, ACallThatStaysAwayEndsWhatRunsOnce) {
   EXPECT_TRUE(eventually([&] { return engine_->stats().healthy && engine_->stats().running == 0; }));
   heard.read(*request);
   EXPECT_EQ(heard.finishes, 1) << "the engine thread has come back and ended it again";
-  const auto next = make_request(2, 5);
+  const auto next = watched_request(2, 5);
   ASSERT_TRUE(engine_->submit(next));
   EXPECT_EQ(wait(*next).finish, FinishReason::kLength);
 }
 
 TEST_F(WatchTest, AStepThatNeverEndsDamagesTheModel) {
   make({{"script", "count"}, {"eos_token", "-1"}, {"hang_at", "3"}});
-  const auto request = make_request(1, 20);
+  const auto request = watched_request(1, 20);
   ASSERT_TRUE(engine_->submit(request));
   const Heard heard = wait(*request);
   EXPECT_EQ(heard.finish, FinishReason::kError);
   ASSERT_TRUE(eventually([&] { return engine_->stats().damaged; }));
   EXPECT_EQ(engine_->stats().culprit, "backend mock");
-  EXPECT_EQ(engine_->submit(make_request(2, 5)).error().code, Code::kUnavailable);
+  EXPECT_EQ(engine_->submit(watched_request(2, 5)).error().code, Code::kUnavailable);
   engine_->stop();
   EXPECT_FALSE(engine_->stuck());
 }
@@ -157,7 +157,7 @@ TEST_F(WatchTest, AStepThatNeverEndsDamagesTheModel) {
 TEST_F(WatchTest, StoppingDoesNotWaitForACallThatNeverReturns) {
   make();
   gate.shut();
-  const auto request = make_request(1, 5);
+  const auto request = watched_request(1, 5);
   ASSERT_TRUE(engine_->submit(request));
   std::this_thread::sleep_for(20ms);
   const auto begin = std::chrono::steady_clock::now();

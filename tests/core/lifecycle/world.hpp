@@ -56,6 +56,7 @@ struct World {
     model->state.ready();
     (void)service.add(model);
   }
+  ~World() { generator->stop(); }  // ends what still runs while there is a place to post it to
 
   lifecycle::GenerationSpec spec(std::string prompt = "hi", uint32_t max_tokens = 5) {
     lifecycle::GenerationSpec s;

@@ -88,7 +88,7 @@ TEST(Safetensors, HeaderLengthsAreNotTrusted) {
 }
 
 /// Whatever the bytes, a file that can be read in full, or an error; under a sanitizer this is proof.
-bool survives(const std::string &text) {
+bool safetensors_survive(const std::string &text) {
   const auto bytes = to_bytes(text);
   const auto file = Safetensors::parse(bytes, "hostile");
   if (!file) {
@@ -106,8 +106,8 @@ bool survives(const std::string &text) {
 
 TEST(SafetensorsHostile, EveryTruncationIsRefused) {
   const std::string whole = sample();
-  ASSERT_TRUE(survives(whole));
-  for (size_t n = 0; n < whole.size(); ++n) ASSERT_FALSE(survives(whole.substr(0, n))) << n;
+  ASSERT_TRUE(safetensors_survive(whole));
+  for (size_t n = 0; n < whole.size(); ++n) ASSERT_FALSE(safetensors_survive(whole.substr(0, n))) << n;
 }
 
 TEST(SafetensorsHostile, EveryByteReplaced) {
@@ -117,7 +117,7 @@ TEST(SafetensorsHostile, EveryByteReplaced) {
     for (const char c : {'\0', '0', '9', '-', '"', '[', ']', '{', '}', ',', '\\', '\xff'}) {
       std::string changed = whole;
       changed[at] = c;
-      loaded += survives(changed);
+      loaded += safetensors_survive(changed);
     }
   EXPECT_GT(loaded, 0u);  // the data may be anything
 }
@@ -136,7 +136,7 @@ TEST(SafetensorsHostile, TwentyThousandRandomMutations) {
         default: changed.insert(at, changed.substr(random() % changed.size(), 1 + random() % 30)); break;
       }
     }
-    survives(changed);
+    safetensors_survive(changed);
   }
 }
 

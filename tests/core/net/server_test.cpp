@@ -10,12 +10,7 @@ using test::get;
 using test::post;
 using test::RawClient;
 using test::TestServer;
-
-net::ServerOptions one_thread() {
-  net::ServerOptions options;
-  options.io_threads = 1;
-  return options;
-}
+using test::one_thread;
 
 TEST(Server, AnswersPipelinedRequestsInOrder) {
   TestServer server;

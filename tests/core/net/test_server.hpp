@@ -13,6 +13,12 @@
 
 namespace sluice::test {
 
+inline net::ServerOptions one_thread() {
+  net::ServerOptions options;
+  options.io_threads = 1;
+  return options;
+}
+
 /// A server on a free loopback port with a few routes that answer without a model.
 class TestServer {
  public:

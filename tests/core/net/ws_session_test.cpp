@@ -9,13 +9,8 @@ namespace {
 
 using std::chrono::milliseconds;
 using test::TestServer;
+using test::one_thread;
 using test::WsClient;
-
-net::ServerOptions one_thread() {
-  net::ServerOptions options;
-  options.io_threads = 1;
-  return options;
-}
 
 uint16_t close_code(WsClient &client) {
   while (const auto frame = client.next()) {

@@ -18,7 +18,7 @@ void copy_fixture(const std::string &name, const std::string &to) {
   ::chmod(to.c_str(), 0644);
 }
 
-bool mentions(const Error &e, const std::string &text) { return e.message.find(text) != std::string::npos; }
+bool mentions(const sluice::Error &e, const std::string &text) { return e.message.find(text) != std::string::npos; }
 
 TEST(Registry, FindsPluginsByKindAndName) {
   const Registry r({SLUICE_FIXTURES});

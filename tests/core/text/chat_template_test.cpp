@@ -2,6 +2,8 @@
 
 #include "core/model_file/gguf_writer.hpp"
 
+#include "tests/core/text/small_vocabulary.hpp"
+
 #include <gtest/gtest.h>
 #include <boost/json.hpp>
 #include <filesystem>
@@ -16,20 +18,14 @@ namespace json = boost::json;
 
 constexpr std::chrono::sys_seconds kNow{std::chrono::seconds(1'700'000'000)};
 
-std::string read_file(const std::filesystem::path &path) {
-  std::ifstream in(path, std::ios::binary);
-  EXPECT_TRUE(in) << path;
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 const std::filesystem::path kFolder = std::filesystem::path(SLUICE_SOURCE_DIR) / "tests/core/text/templates";
 
 TEST(ChatTemplate, RendersAsPythonsJinjaDoes) {
-  const json::value conversations = json::parse(read_file(kFolder / "conversations.json"));
-  const json::value expected = json::parse(read_file(kFolder / "expected.json"));
+  const json::value conversations = json::parse(testing::read_file(kFolder / "conversations.json"));
+  const json::value expected = json::parse(testing::read_file(kFolder / "expected.json"));
   size_t compared = 0;
   for (const auto &[name, outcomes] : expected.as_object()) {
-    const auto compiled = ChatTemplate::compile(read_file(kFolder / (std::string(name) + ".jinja")));
+    const auto compiled = ChatTemplate::compile(testing::read_file(kFolder / (std::string(name) + ".jinja")));
     ASSERT_TRUE(compiled) << name << ": " << compiled.error().message;
     for (const json::value &conversation : conversations.as_array()) {
       const json::object &c = conversation.as_object();
@@ -241,7 +237,7 @@ TEST(ChatTemplate, StrftimeIsUtcAndTakesOnlyKnownLetters) {
 }
 
 TEST(ChatTemplate, ALongPromptIsFarFromTheLimits) {
-  const auto compiled = ChatTemplate::compile(read_file(kFolder / "qwen3_thinking.jinja"));
+  const auto compiled = ChatTemplate::compile(testing::read_file(kFolder / "qwen3_thinking.jinja"));
   json::array messages;
   for (int i = 0; i < 400; ++i)
     messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", std::string(10'000, 'x')}});

@@ -5,12 +5,20 @@
 #include "core/text/tokenizer.hpp"
 
 #include <gtest/gtest.h>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <sstream>
 #include <string>
 #include <vector>
 
 namespace sluice::text::testing {
+
+inline std::string read_file(const std::filesystem::path &path) {
+  std::ifstream in(path, std::ios::binary);
+  EXPECT_TRUE(in) << path;
+  return {std::istreambuf_iterator<char>(in), {}};
+}
 
 /// How long a hostile input may take: a second, and more where a sanitizer slows everything.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -1,6 +1,8 @@
 // Ids that other implementations give for real vocabularies and awkward texts.
 #include "core/text/tokenizer.hpp"
 
+#include "tests/core/text/small_vocabulary.hpp"
+
 #include <gtest/gtest.h>
 #include <filesystem>
 #include <fstream>
@@ -12,11 +14,6 @@ namespace sluice::text {
 namespace {
 
 constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
-
-std::string read_file(const std::filesystem::path &path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 std::vector<std::string> split(const std::string &text, std::string_view by) {
   std::vector<std::string> out;
@@ -48,8 +45,8 @@ class TokenizerGolden : public ::testing::TestWithParam<const char *> {
 };
 
 TEST_P(TokenizerGolden, GivesExactlyTheIds) {
-  const auto texts = split(read_file(stem_.string() + ".inp"), kSeparator);
-  const auto lines = split(read_file(stem_.string() + ".out"), "\n");
+  const auto texts = split(testing::read_file(stem_.string() + ".inp"), kSeparator);
+  const auto lines = split(testing::read_file(stem_.string() + ".out"), "\n");
   ASSERT_GT(texts.size(), 40u);
   ASSERT_GE(lines.size(), texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {

@@ -34,7 +34,7 @@ std::string random_bytes(size_t size_bytes) {
   return out;
 }
 
-std::string repeated(std::string_view unit, size_t size_bytes) {
+std::string filled_with(std::string_view unit, size_t size_bytes) {
   std::string out;
   while (out.size() < size_bytes) out += unit;
   return out;
@@ -53,16 +53,16 @@ const Bomb kBombs[] = {
     {"spaces", [](size_t n) { return std::string(n, ' '); }},
     {"spaces, then a word", [](size_t n) { return std::string(n, ' ') + "x"; }},
     {"line feeds", [](size_t n) { return std::string(n, '\n'); }},
-    {"tabs and line feeds", [](size_t n) { return repeated("\t\n ", n); }},
-    {"apostrophes", [](size_t n) { return repeated("'s'", n); }},
-    {"two letters", [](size_t n) { return repeated("ab", n); }},
-    {"llamas", [](size_t n) { return repeated("\xF0\x9F\xA6\x99", n); }},
-    {"begun special tokens", [](size_t n) { return repeated("<|start_header_i", n); }},
-    {"special tokens", [](size_t n) { return repeated("<|eot_id|><|im_end|></s>", n); }},
+    {"tabs and line feeds", [](size_t n) { return filled_with("\t\n ", n); }},
+    {"apostrophes", [](size_t n) { return filled_with("'s'", n); }},
+    {"two letters", [](size_t n) { return filled_with("ab", n); }},
+    {"llamas", [](size_t n) { return filled_with("\xF0\x9F\xA6\x99", n); }},
+    {"begun special tokens", [](size_t n) { return filled_with("<|start_header_i", n); }},
+    {"special tokens", [](size_t n) { return filled_with("<|eot_id|><|im_end|></s>", n); }},
     {"random UTF-8", random_utf8},
     {"random bytes", random_bytes},
     {"lone lead bytes", [](size_t n) { return std::string(n, '\xF0'); }},
-    {"English", [](size_t n) { return repeated("The quick brown fox jumps over 12 lazy dogs, isn't it? ", n); }},
+    {"English", [](size_t n) { return filled_with("The quick brown fox jumps over 12 lazy dogs, isn't it? ", n); }},
 };
 
 /// Of this thread, so that a busy machine does not fail the test.

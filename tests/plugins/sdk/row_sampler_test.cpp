@@ -11,7 +11,7 @@
 namespace {
 using namespace sluice::sdk;
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 const float kNan = std::nanf("");
 
 sluice_sample_spec spec_of(std::vector<uint8_t> stages) {
@@ -46,7 +46,7 @@ std::vector<double> softmax(const std::vector<float> &row) {
   return p;
 }
 std::vector<float> keep(const std::vector<float> &row, const std::set<uint32_t> &ids) {
-  std::vector<float> out(row.size(), -kInf);
+  std::vector<float> out(row.size(), -kInfinity);
   for (const uint32_t id : ids) out[id] = row[id];
   return out;
 }
@@ -96,7 +96,7 @@ TEST(RowSampler, MaskForbidsExactlyTheZeroBits) {
     const auto row = random_row(n, 2, n);
     std::vector<uint32_t> words((n + 31) / 32, UINT32_MAX);
     auto want = row;
-    for (uint32_t v = 0; v < n; v += 1 + v % 5) words[v / 32] &= ~(1u << v % 32), want[v] = -kInf;
+    for (uint32_t v = 0; v < n; v += 1 + v % 5) words[v / 32] &= ~(1u << v % 32), want[v] = -kInfinity;
     RowInputs in;
     in.mask = words.data();
     EXPECT_EQ(run(spec_of({SLUICE_STAGE_MASK}), row, in), want) << n;
@@ -105,11 +105,11 @@ TEST(RowSampler, MaskForbidsExactlyTheZeroBits) {
 
 TEST(RowSampler, BiasAddsAndIgnoresIdsOutsideTheVocabulary) {
   const int32_t tokens[] = {3, 9, 3, -1, 10};
-  const float values[] = {1.5f, -kInf, 0.25f, 7, 7};
+  const float values[] = {1.5f, -kInfinity, 0.25f, 7, 7};
   RowInputs in;
   in.bias_token = tokens, in.bias_value = values, in.n_bias = 5;
   std::vector<float> want(10, 1.0f);
-  want[3] = 2.75f, want[9] = -kInf;
+  want[3] = 2.75f, want[9] = -kInfinity;
   EXPECT_EQ(run(spec_of({SLUICE_STAGE_BIAS}), std::vector<float>(10, 1.0f), in), want);
 }
 
@@ -138,7 +138,7 @@ TEST(RowSampler, TemperatureDividesAndZeroKeepsTheFirstOfTheBest) {
     EXPECT_EQ(run(spec, row), want);
   }
   spec.temperature = 0;
-  EXPECT_EQ(run(spec, {1, 3, 3, 2}), (std::vector<float>{-kInf, 3, -kInf, -kInf}));
+  EXPECT_EQ(run(spec, {1, 3, 3, 2}), (std::vector<float>{-kInfinity, 3, -kInfinity, -kInfinity}));
 }
 
 TEST(RowSampler, TopKIsByRankAndOptionallyWithTies) {
@@ -165,11 +165,11 @@ TEST(RowSampler, TopPKeepsTheShortestPrefix) {
         const auto got = run(spec, row), want = brute_top_p(row, static_cast<double>(p));
         if (got == want) continue;
         // f32 and f64 may see the same sum on either side of p: then the sets differ in the last entry by rank.
-        const auto count = [](const std::vector<float> &r) { return std::count(r.begin(), r.end(), -kInf); };
+        const auto count = [](const std::vector<float> &r) { return std::count(r.begin(), r.end(), -kInfinity); };
         ASSERT_LE(std::abs(count(got) - count(want)), 1) << n << " " << spread << " " << p;
         const auto probs = softmax(row);
         double sum = 0;
-        for (size_t v = 0; v < row.size(); ++v) sum += got[v] == -kInf ? 0 : probs[v];
+        for (size_t v = 0; v < row.size(); ++v) sum += got[v] == -kInfinity ? 0 : probs[v];
         ASSERT_NEAR(sum, p, 2e-6 + 1.0 / n) << n << " " << spread << " " << p;
       }
 }
@@ -206,7 +206,7 @@ TEST(RowSampler, ValueStagesAfterASetStageEditOnlyWhatIsLeft) {
   in.bias_token = tokens, in.bias_value = values, in.n_bias = 2;
   auto spec = spec_of({SLUICE_STAGE_TOP_K, SLUICE_STAGE_BIAS});
   spec.top_k = 2;
-  EXPECT_EQ(run(spec, {1, 5, 6, 2}, in), (std::vector<float>{-kInf, 105, 6, -kInf}));
+  EXPECT_EQ(run(spec, {1, 5, 6, 2}, in), (std::vector<float>{-kInfinity, 105, 6, -kInfinity}));
 }
 
 TEST(RowSampler, DrawFollowsTheProcessedDistribution) {
@@ -264,7 +264,7 @@ TEST(RowSampler, LogprobsAreLogSoftmaxOfTheKindAskedFor) {
     for (uint32_t i = 0; i < 20; ++i) {
       if (!raw && i >= 10) {
         EXPECT_EQ(ids[i], -1);
-        EXPECT_EQ(values[i], -kInf);
+        EXPECT_EQ(values[i], -kInfinity);
         continue;
       }
       EXPECT_EQ(ids[i], static_cast<int32_t>(rank[i]));
@@ -272,8 +272,8 @@ TEST(RowSampler, LogprobsAreLogSoftmaxOfTheKindAskedFor) {
     }
     const int32_t chosen = s.draw(1, 1);
     EXPECT_NEAR(s.value(chosen), want(static_cast<uint32_t>(chosen)), 2e-5f);
-    EXPECT_EQ(s.value(-1), -kInf);
-    EXPECT_EQ(s.value(1000), -kInf);
+    EXPECT_EQ(s.value(-1), -kInfinity);
+    EXPECT_EQ(s.value(1000), -kInfinity);
   }
 }
 
@@ -302,7 +302,7 @@ TEST(RowSampler, CandidatesAreTheBestOfWhatIsLeftAndCanBeWorkedOnFurther) {
 }
 
 TEST(RowSampler, ReportsAnEmptyRow) {
-  std::vector<float> row(100, -kInf);
+  std::vector<float> row(100, -kInfinity);
   RowSampler s;
   for (const auto &stages : std::vector<std::vector<uint8_t>>{
            {}, {SLUICE_STAGE_TEMPERATURE}, {SLUICE_STAGE_TOP_K}, {SLUICE_STAGE_TOP_P}, {SLUICE_STAGE_MIN_P}}) {
@@ -311,7 +311,7 @@ TEST(RowSampler, ReportsAnEmptyRow) {
     s.run(row.data(), 100, spec);
     EXPECT_EQ(s.draw(1, 1), -1);
     EXPECT_EQ(s.argmax(), -1);
-    EXPECT_EQ(s.lse(), -kInf);
+    EXPECT_EQ(s.lse(), -kInfinity);
   }
 }
 
@@ -326,7 +326,7 @@ TEST(RowSampler, RefusesParametersThatMeanNothing) {
   refused(SLUICE_STAGE_TEMPERATURE, [](auto &x) { x.temperature = -1; });
   refused(SLUICE_STAGE_TEMPERATURE, [](auto &x) { x.temperature = kNan; });
   refused(SLUICE_STAGE_REPETITION, [](auto &x) { x.repetition = 0; });
-  refused(SLUICE_STAGE_FREQUENCY, [](auto &x) { x.frequency = kInf; });
+  refused(SLUICE_STAGE_FREQUENCY, [](auto &x) { x.frequency = kInfinity; });
   refused(SLUICE_STAGE_PRESENCE, [](auto &x) { x.presence = kNan; });
   refused(SLUICE_STAGE_TOP_P, [](auto &x) { x.top_p = kNan; });
   refused(SLUICE_STAGE_MIN_P, [](auto &x) { x.min_p = 1.5f; });
@@ -343,7 +343,7 @@ TEST(RowMath, ExpIsAccurateOverItsWholeRange) {
   }
   EXPECT_LT(worst, 2e-7);
   EXPECT_EQ(exp_nonpositive(0), 1.0f);
-  EXPECT_EQ(exp_nonpositive(-kInf), 0.0f);
+  EXPECT_EQ(exp_nonpositive(-kInfinity), 0.0f);
 }
 
 TEST(RowMath, LogSumExpKeepsSixDigitsOverALargeVocabulary) {
