@@ -332,6 +332,7 @@ Result<> ModelRuntime::start_engine(const LoadHooks &hooks) {
   limits.block_size = kv->block_size;
   limits.kv_blocks = kv->blocks;
   limits.explain_after_ns = 10'000'000'000;
+  limits.plan_ahead = true;
   limits.bytes_per_block = kv->bytes_per_block;
   limits.host_blocks = kv->host_blocks;
   limits.prefix_cache = config_.kv.prefix_cache;

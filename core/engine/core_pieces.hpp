@@ -16,6 +16,9 @@ namespace sluice::engine {
 /// How soon something is looked at again that does not ring.
 constexpr uint64_t kPollNs = 2'000'000;
 
+/// How long before the expected end of a step the next one is planned: late, so that it knows who has come meanwhile.
+constexpr uint64_t kPlanLeadNs = 500'000;
+
 /// Look-ups in the prefix cache that a policy may ask for in one plan.
 constexpr uint32_t kProbesPerStep = 64;
 

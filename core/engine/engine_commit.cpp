@@ -22,13 +22,38 @@ bool EngineCore::submit_batch() {
     return false;
   }
   ticket_ = ticket;
+  if (limits_.plan_ahead) {
+    const uint64_t takes = expected_ns();
+    plan_ahead_at_ns_ = std::max<uint64_t>(1, submitted_ns_ + takes - std::min(takes, kPlanLeadNs));
+  }
   return true;
+}
+
+uint64_t EngineCore::expected_ns() const {
+  uint64_t context = 0;
+  for (const auto *sequence : batch_.sequences()) context += sequence->computed;
+  return cost_.predict_ns(batch_.n_tokens(), 0, context);
+}
+
+PluginResult EngineCore::wait_for_step(uint64_t timeout_ns, sluice_step_result &result) {
+  const auto wait = [&](uint64_t ns) {
+    return call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, *ticket_, ns, &result);
+  };
+  if (plan_ahead_at_ns_ == 0) return wait(timeout_ns);
+  const uint64_t now = parts_.clock->now_ns();
+  // Returning in between lets the caller bring who has arrived.
+  if (now < plan_ahead_at_ns_) return wait(std::min(timeout_ns, plan_ahead_at_ns_ - now));
+  plan_ahead_at_ns_ = 0;
+  auto waited = wait(0);
+  if (waited || waited.error().error.code != Code::kTimeout) return waited;
+  planned_ahead_ = plan();
+  return wait(timeout_ns);
 }
 
 StepOutcome EngineCore::finish_batch(uint64_t timeout_ns) {
   sluice_step_result result{};
   result.struct_size = SLUICE_SIZE_THROUGH(sluice_step_result, queue_ns);
-  auto waited = call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, *ticket_, timeout_ns, &result);
+  auto waited = wait_for_step(timeout_ns, result);
   if (!waited && waited.error().error.code == Code::kTimeout) return StepOutcome::kInFlight;
   if (!waited) {
     fail_batch(waited.error());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <limits>
+#include <utility>
 
 #include "core/base/log.hpp"
 #include "core/engine/core_pieces.hpp"
@@ -70,6 +71,8 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   limits.vocab_size = info.vocab_size;
   limits.max_rows = std::max(limits.max_rows, limits.max_seqs);
   if ((info.caps & SLUICE_CAP_KV_HOST_SPACE) == 0) limits.host_blocks = 0;
+  // What branches become, and how much a decoder wants to draft, is known only at the commit.
+  if (needs.max_branches > 1 || needs.max_nodes > 0) limits.plan_ahead = false;
   std::unique_ptr<EngineCore> core(new EngineCore(std::move(parts), limits, info, caps, needs));
   if (auto r = core->create_drafting(needs, info); !r) return r.error();
   auto scheduler = core->create_scheduler({core->parts_.scheduler_name, core->parts_.scheduler,
@@ -134,6 +137,7 @@ boost::system::result<sluice_scheduler *, Error> EngineCore::create_scheduler(co
 }
 
 Result<> EngineCore::change_scheduler(const SchedulerChange &to) {
+  planned_ahead_ = false;  // it may name those who have ended, and their refs may be given to others now
   if (!to.fresh && SLUICE_HAS_FN(parts_.scheduler, sluice_scheduler_vtbl, reconfigure)) {
     auto r = call({scheduler_who_.c_str(), "reconfigure"}, parts_.scheduler->reconfigure, scheduler_, to.options);
     if (!r) return r.error().error;
@@ -375,8 +379,16 @@ StepOutcome EngineCore::step(uint64_t timeout_ns) {
     if (poisoned_) end_all(poisoned_->error);
     expire();
     land_transfers(0);
-    if (!plan()) return transfers_.empty() ? StepOutcome::kIdle : wait_for_transfers(timeout_ns);
-    const bool acted = carry_out();
+    // Of a plan made ahead, those who have ended since drop out. If nothing is left of it, a new one is made.
+    bool acted = false;
+    if (std::exchange(planned_ahead_, false)) {
+      acted = carry_out();
+      if (!acted && !start_transfers()) return StepOutcome::kCommitted;  // of those who gave way for nothing
+    }
+    if (!acted) {
+      if (!plan()) return transfers_.empty() ? StepOutcome::kIdle : wait_for_transfers(timeout_ns);
+      acted = carry_out();
+    }
     if (!start_transfers()) return StepOutcome::kCommitted;
     if (!acted) wake_at_ns_ = parts_.clock->now_ns() + kPollNs;  // nothing has changed that would bring a better plan
     if (batch_.empty()) return n_live_ == 0 || !acted ? StepOutcome::kIdle : StepOutcome::kCommitted;

@@ -68,6 +68,7 @@ struct EngineLimits {
   uint32_t max_rows = 0;         ///< rows in one step, at least max_seqs; what is above that goes to drafts
   bool prefix_cache = true;      ///< blocks of equal prefixes are computed once
   std::chrono::milliseconds call_deadline{30'000};  ///< a call into a plugin, or a step, that takes longer is an overrun
+  bool plan_ahead = false;       ///< plan a step while the one before runs, if that takes long enough
   uint64_t explain_after_ns = 0; ///< the log says why the first in line waits longer than this; 0 = never
 };
 
@@ -146,7 +147,9 @@ class EngineCore {
   void fill_batch();
   void drop_forbidden(DraftSeat &seat, std::vector<uint32_t> &masks);
   bool submit_batch();
+  uint64_t expected_ns() const;  ///< of the batch
   StepOutcome finish_batch(uint64_t timeout_ns);
+  PluginResult wait_for_step(uint64_t timeout_ns, sluice_step_result &result);  ///< planning the next one meanwhile
   PluginResult choose_tokens(const sluice_step_result &result);
   PluginFailure backend_garbage(const std::string &what) const;
   PluginResult read_row(const sluice_step_result &result, uint32_t row, const Sequence &sequence);
@@ -303,6 +306,8 @@ class EngineCore {
   std::vector<sluice_decoder_seq *> decoder_seqs_;
 
   uint32_t probes_left_ = 0;      ///< in this plan
+  bool planned_ahead_ = false;    ///< buffers_ holds a plan for the step behind the one that runs
+  uint64_t plan_ahead_at_ns_ = 0; ///< when to make it; 0 = it was tried, or need not be
   uint64_t explained_ns_ = 0;     ///< when the log last said why somebody waits
   const sluice_sample_caps caps_;
   const uint32_t n_branch_top_, branch_logprobs_kind_;  ///< candidates that branch() sees of a row, and their numbers

@@ -18,9 +18,16 @@ constexpr uint32_t kFirstProbes = 32;
 uint32_t EngineCore::pending_of(sluice_seq_ref ref) {
   const auto &sequence = *sequences_[ref];
   if (groups_[ref]) return pending_of_branches(ref);
-  if (!sequence.request->events->full()) return sequence.length() - sequence.computed;
-  somebody_paused_ = true;
-  return 0;
+  if (sequence.request->events->full()) {
+    somebody_paused_ = true;
+    return 0;
+  }
+  if (!sequence.in_flight) return sequence.length() - sequence.computed;
+  // While its step runs: what it can take in the next one.
+  const uint32_t fed = sequence.computed + sequence.in_flight_tokens;
+  if (sequence.cancel_cause) return 0;
+  if (fed < sequence.length()) return sequence.length() - fed;
+  return sequence.generated() + 1 < sequence.request->max_new ? 1 : 0;
 }
 
 void EngineCore::fill_view() {
@@ -108,7 +115,11 @@ void EngineCore::end_abandoned(const std::vector<sluice_seq_ref> &refs) {
       continue;
     }
     sequence.cancel_cause = CancelCause::kDisconnect;
-    end_cancelled(refs[i]);  // and takes it from the list
+    if (sequence.in_flight) {
+      ++i;  // ends with its step
+    } else {
+      end_cancelled(refs[i]);  // and takes it from the list
+    }
   }
 }
 
@@ -193,7 +204,7 @@ bool EngineCore::plan() {
   if (!planned) {
     note_plugin_error(planned.error());
     wrong = planned.error().error.message;
-  } else {
+  } else if (!ticket_ || buffers_.plan.n_acts > 0) {  // no plan while a step runs is none; it is asked again behind it
     wrong = check_plan(buffers_, *table_.abi());
   }
   if (!wrong.empty()) {
@@ -250,6 +261,7 @@ bool EngineCore::act(uint8_t op, sluice_seq_ref ref, uint32_t n_tokens, uint32_t
   const uint8_t state = sequences_[ref]->state;  // an earlier act may have made it another than the plan knew
   switch (op) {
     case SLUICE_ACT_RUN:
+      if (sequences_[ref]->request->events->full()) return true;  // since the plan: it pauses
       return (state == SLUICE_SEQ_WAITING || state == SLUICE_SEQ_RESIDENT) && run(ref, n_tokens, n_drafts);
     case SLUICE_ACT_SWAP_OUT: return state == SLUICE_SEQ_RESIDENT && swap_out(ref);
     case SLUICE_ACT_SWAP_IN: return state == SLUICE_SEQ_SWAPPED && swap_in(ref);
@@ -287,6 +299,7 @@ bool EngineCore::run(sluice_seq_ref ref, uint32_t n_tokens, uint32_t n_drafts) {
   batch_seat_.push_back(drafts > 0 ? static_cast<int32_t>(seats_.size()) : -1);
   if (drafts > 0) take_seat(sequence, drafts);
   sequence.in_flight = true;
+  sequence.in_flight_tokens = n_tokens;
   batch_refs_.push_back(ref);
   batch_sequences_.push_back(&sequence);
   batch_tokens_.push_back(n_tokens);

@@ -75,6 +75,7 @@ void SchedTable::refresh(sluice_seq_ref ref, const Sequence &sequence, uint32_t 
   state_[ref] = sequence.state;
   computed_[ref] = sequence.computed;
   generated_[ref] = sequence.generated();
+  in_flight_[ref] = sequence.in_flight ? sequence.in_flight_tokens : 0;
   pending[ref] = pending_tokens;
   device_blocks_[ref] = static_cast<uint32_t>(sequence.blocks.size());
   host_blocks_[ref] = static_cast<uint32_t>(sequence.host_blocks.size());

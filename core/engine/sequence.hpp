@@ -55,6 +55,7 @@ struct Sequence {
 
   std::optional<Error> row_error;                     ///< its row gave no token: ends at the next commit
   bool in_flight = false;                             ///< part of the step under way
+  uint32_t in_flight_tokens = 0;                      ///< of its text, while it is
   std::optional<request::CancelCause> cancel_cause;   ///< set: ends at the next commit or before the next plan
 
   uint32_t prompt_len() const { return static_cast<uint32_t>(request->prompt.size()); }

@@ -22,6 +22,7 @@ EngineLimits small_limits() {
   limits.max_context = 256;
   limits.block_size = 8;
   limits.kv_blocks = 48;
+  limits.plan_ahead = true;
   return limits;
 }
 
@@ -51,13 +52,13 @@ uint32_t count_ends(const request::Request &request, std::vector<bool> &ended) {
 
 class EngineTest : public ::testing::Test {
  protected:
-  EngineTest() : model_(host_, {{"script", "count"}, {"eos_token", "-1"}}, small_limits(), "greedy") {
+  EngineTest() : model_(host_, {{"script", "count"}, {"eos_token", "-1"}, {"step_us", "150"}}, small_limits(), "greedy") {
     auto engine = Engine::create(model_.parts(load_plugin(host_, "scheduler", "fcfs")->scheduler), small_limits(), 20);
     EXPECT_TRUE(engine.has_value());
     if (engine) engine_ = std::move(*engine);
   }
 
-  TestHost host_;
+  TestHost host_{true};  // or the mock's steps would never end
   MockModel model_;
   std::unique_ptr<Engine> engine_;
 };

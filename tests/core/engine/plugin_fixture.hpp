@@ -22,14 +22,15 @@ inline const sluice_config *handle(const TestConfig &config) {
 /// A host whose clock belongs to the test, without metrics, and whose pool is the caller.
 class TestHost {
  public:
-  TestHost() {
+  /// real_time  time passes by itself, for engines with a thread of their own; else `clock` tells it
+  explicit TestHost(bool real_time = false) : real_time_(real_time) {
     api_.struct_size = SLUICE_SIZE_THROUGH(sluice_host_api, get_extension);
     api_.abi_major = SLUICE_ABI_MAJOR;
     api_.abi_minor = SLUICE_ABI_MINOR;
     api_.host_version = "0.0.0-test";
     api_.host = reinterpret_cast<sluice_host *>(this);
     api_.log = [](sluice_host *, int32_t, const char *, const char *, size_t) {};
-    api_.now_ns = [](sluice_host *host) { return reinterpret_cast<TestHost *>(host)->clock.now_ns(); };
+    api_.now_ns = [](sluice_host *host) { return reinterpret_cast<TestHost *>(host)->time().now_ns(); };
     api_.cfg_bool = [](const sluice_config *c, const char *key, int32_t *out) {
       const auto *text = find(c, key);
       if (text == nullptr) return SLUICE_E_NOT_FOUND;
@@ -82,6 +83,7 @@ class TestHost {
     api_.get_extension = [](sluice_host *, const char *, uint32_t) -> const void * { return nullptr; };
   }
   const sluice_host_api *api() const { return &api_; }
+  const Clock &time() const { return real_time_ ? static_cast<const Clock &>(steady_) : clock; }
 
   ManualClock clock;
 
@@ -92,6 +94,8 @@ class TestHost {
     const auto it = options.find(key);
     return it == options.end() ? nullptr : &it->second;
   }
+  const bool real_time_;
+  const SteadyClock steady_;
   sluice_host_api api_{};
 };
 
@@ -187,7 +191,7 @@ class MockModel {
   EngineParts parts(const sluice_scheduler_vtbl *scheduler) const {
     EngineParts parts;
     parts.host = host_.api();
-    parts.clock = &host_.clock;
+    parts.clock = &host_.time();
     parts.backend_name = "mock";
     parts.backend = backend_;
     parts.model = model_;

@@ -30,6 +30,7 @@ struct Policy {
   std::string scheduler = "fcfs";
   TestConfig options = {};
   uint32_t host_blocks = 0;
+  bool plan_ahead = false;
 };
 
 /// company = how many run at once.
@@ -46,6 +47,7 @@ Answers run(const std::string &sampler, uint32_t company, uint32_t kv_blocks, ui
   limits.kv_blocks = kv_blocks;
   limits.prefix_cache = prefix_cache == PrefixCache::kOn;
   limits.host_blocks = policy.host_blocks;
+  limits.plan_ahead = policy.plan_ahead;
   limits.bytes_per_block = 8192;
   TestConfig mock = {{"script", "hash"}, {"vocab_size", "512"}, {"eos_token", "-1"}, {"spread", "2"}};
   // Computing takes time and copies take less, so whoever yields is swapped if that is possible.
@@ -103,6 +105,8 @@ TEST(Seed, PoliciesSwapsAndRecomputesChangeNoToken) {
           request::GeneratorStats stats;
           // Quanta of a step or two, so that mlfq has somebody to put behind.
           const TestConfig options = std::string(scheduler) == "mlfq" ? TestConfig{{"quantum_ms", "0.2"}} : TestConfig{};
+          EXPECT_EQ(run(sampler, 16, 40, 64, nullptr, SampleOn::kBackend, prefix, {scheduler, options, host_blocks, true}),
+                    alone) << "planned ahead";
           EXPECT_EQ(run(sampler, 16, 40, 64, &stats, SampleOn::kBackend, prefix, {scheduler, options, host_blocks}), alone);
           EXPECT_GT(stats.preemptions + stats.swaps_out, 0U) << "somebody had to yield";
           if (host_blocks > 0) {

@@ -87,6 +87,7 @@ class Simulation {
     limits_.kv_blocks = 40;  // 320 tokens: a few sequences fit, so preemption is normal
     limits_.host_blocks = swap.host_blocks;
     limits_.bytes_per_block = 8192;
+    limits_.plan_ahead = seed % 2 == 1;
     model_ = std::make_unique<MockModel>(host_, mock, limits_, "greedy");
     if (swap.fail_every > 0) model_->fail_kv_ops(swap.fail_every, swap.fail_in_wait);
     auto core = EngineCore::create(model_->parts(scheduler), limits_);
