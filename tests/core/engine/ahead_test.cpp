@@ -31,11 +31,11 @@ class Onlooker final : public sdk::Scheduler {
       const uint32_t after = view.t.computed[ref] + fed + view.t.pending[ref];
       const uint32_t length = view.t.prompt_len[ref] + view.t.generated[ref];
       s.wrong += after > length + 1;
-      if (view.t.pending[ref] > 0) plan.run(ref, view.t.pending[ref]);
+      if (view.t.pending[ref] > 0) plan.run_ahead(ref, view.t.pending[ref]);
       s.fingerprint.push_back(view.v.now_ns ^ uint64_t{ref} << 48 ^ view.t.pending[ref]);
     }
     s.ahead += ahead ? 1 : 0;
-    for (const auto ref : view.waiting()) plan.run(ref, view.t.pending[ref]);
+    for (const auto ref : view.waiting()) plan.run_ahead(ref, view.t.pending[ref]);
     plan.wake_at(view.v.now_ns + 1'000'000);
   }
 };
@@ -63,7 +63,7 @@ const sluice_scheduler_vtbl *onlooker() {
   return &vtbl;
 }
 
-Outcome run(bool plan_ahead, uint32_t step_us = 2000) {
+Outcome run_ahead(bool plan_ahead, uint32_t step_us = 2000) {
   TestHost host;
   const auto limits = limits_for(plan_ahead);
   MockModel model(host, {{"script", "count"}, {"eos_token", "-1"}, {"step_us", std::to_string(step_us)}}, limits, "greedy");
@@ -101,7 +101,7 @@ Outcome run(bool plan_ahead, uint32_t step_us = 2000) {
 }
 
 TEST(PlanAhead, IsMadeWhileAStepRunsAndChangesNoToken) {
-  const auto plain = run(false), ahead = run(true);
+  const auto plain = run_ahead(false), ahead = run_ahead(true);
   EXPECT_EQ(plain.seen.ahead, 0U);
   EXPECT_GT(ahead.seen.ahead, ahead.seen.plans / 2) << "most plans are made ahead";
   EXPECT_EQ(ahead.seen.wrong + plain.seen.wrong, 0U);
@@ -110,12 +110,12 @@ TEST(PlanAhead, IsMadeWhileAStepRunsAndChangesNoToken) {
 }
 
 TEST(PlanAhead, IsTheSameEveryTime) {
-  const auto once = run(true), again = run(true);
+  const auto once = run_ahead(true), again = run_ahead(true);
   EXPECT_EQ(once.seen.fingerprint, again.seen.fingerprint);
   EXPECT_EQ(once.tokens, again.tokens);
 }
 
-TEST(PlanAhead, IsNotMadeForStepsThatAreOverAtOnce) { EXPECT_EQ(run(true, 0).seen.ahead, 0U); }
+TEST(PlanAhead, IsNotMadeForStepsThatAreOverAtOnce) { EXPECT_EQ(run_ahead(true, 0).seen.ahead, 0U); }
 
 TEST(PlanAhead, IsThrownAwayWhenThePolicyChanges) {
   TestHost host;

@@ -62,7 +62,7 @@ struct Client {
   bool gone = false;
 };
 
-struct Outcome {
+struct Simulated {
   size_t stopped = 0, errors = 0, cancelled = 0;
   request::GeneratorStats stats;
 };
@@ -95,7 +95,7 @@ class Simulation {
     if (core) core_ = std::move(*core);
   }
 
-  Outcome run(size_t n_requests) {
+  Simulated run(size_t n_requests) {
     size_t submitted = 0;
     uint64_t idle_steps = 0;
     while (submitted < n_requests || core_->live() > 0) {
@@ -210,7 +210,7 @@ class Simulation {
   std::mt19937_64 random_;
   std::map<uint64_t, Client> clients_;
   uint64_t next_id_ = 0;
-  Outcome result_;
+  Simulated result_;
 };
 
 const TestConfig kMock = {{"script", "count"},   {"vocab_size", "512"}, {"eos_probability", "0.01"},
