@@ -31,11 +31,11 @@ class Onlooker final : public sdk::Scheduler {
       const uint32_t after = view.t.computed[ref] + fed + view.t.pending[ref];
       const uint32_t length = view.t.prompt_len[ref] + view.t.generated[ref];
       s.wrong += after > length + 1;
-      if (view.t.pending[ref] > 0) plan.run_ahead(ref, view.t.pending[ref]);
+      if (view.t.pending[ref] > 0) plan.run(ref, view.t.pending[ref]);
       s.fingerprint.push_back(view.v.now_ns ^ uint64_t{ref} << 48 ^ view.t.pending[ref]);
     }
     s.ahead += ahead ? 1 : 0;
-    for (const auto ref : view.waiting()) plan.run_ahead(ref, view.t.pending[ref]);
+    for (const auto ref : view.waiting()) plan.run(ref, view.t.pending[ref]);
     plan.wake_at(view.v.now_ns + 1'000'000);
   }
 };
