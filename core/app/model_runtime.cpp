@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
+#include <stdexcept>
 #include <tuple>
 
 #include "core/app/progress.hpp"
@@ -13,6 +15,11 @@ namespace {
 
 /// Swap space beyond this many caches would hold sequences that cannot all run for a long time.
 constexpr uint64_t kMostSwapCaches = 4;
+/// The server keeps a few words for every block and every token of a cache, in memory of its own; what a backend says
+/// that it has room for does not size that alone.
+constexpr uint64_t kMostBlocks = 1 << 22, kMostKvTokens = 1 << 27;
+
+uint64_t most_blocks(uint32_t block_size) { return std::min(kMostBlocks, kMostKvTokens / block_size); }
 
 /// Rows for drafts in one step: a full complement for every sequence, within what the step's tokens and the memory of
 /// whole rows allow.
@@ -43,6 +50,24 @@ sluice_model_setup make_setup(const config::Model &model, const sluice_model_inf
   return setup;
 }
 
+Result<> check_kv_mode(const plugin::LoadedModel &model) {
+  const auto &info = model.info();
+  if (info.kv_mode == SLUICE_KV_MODE_PAGED && info.n_kv_groups == 1) return {};
+  return Error{Code::kUnsupported, fmt::format("{}: kv_mode {} with {} KV groups; this server runs paged KV with one group",
+                                               model.name(), info.kv_mode, info.n_kv_groups), {}};
+}
+
+/// A plugin's numbers may ask for more memory than there is.
+template <class F> auto within_memory(F &&open) -> decltype(open()) {
+  try {
+    return open();
+  } catch (const std::bad_alloc &) {
+  } catch (const std::length_error &) {
+  }
+  return Error{Code::kResourceExhausted, "not enough memory for what the model's plugins ask for; lower max_seqs, "
+                                         "token_budget, context or kv.memory", {}};
+}
+
 }  // namespace
 
 Result<LoadedBackend> LoadedBackend::load(const std::string &model_name, const ConfiguredPlugin &plugin,
@@ -68,6 +93,7 @@ Result<LoadedBackend> LoadedBackend::load(const std::string &model_name, const C
 
 Result<KvSize> configure_kv(plugin::LoadedModel &model, sluice_model_setup setup, const config::Kv &kv,
                             uint64_t enough_tokens) {
+  if (auto r = check_kv_mode(model); !r) return r.error();
   setup.block_size = kv.block_size;
   setup.kv_dtype = kv.dtype == "f32" ? SLUICE_DT_F32 : kv.dtype == "f16" ? SLUICE_DT_F16 : 0;
   auto plan = model.plan_memory(setup);
@@ -75,13 +101,17 @@ Result<KvSize> configure_kv(plugin::LoadedModel &model, sluice_model_setup setup
   setup.block_size = plan->block_size;
   auto groups = model.kv_groups(setup);
   if (!groups) return groups.error();
-  const uint64_t block_bytes = std::max<uint64_t>(1, groups->front().bytes_per_block);
+  const uint64_t block_bytes = groups->front().bytes_per_block, most = most_blocks(setup.block_size);
 
   const uint64_t enough = (enough_tokens + setup.block_size - 1) / setup.block_size;
   uint64_t blocks = kv.blocks;
   if (blocks == 0) blocks = kv.memory_bytes != 0 ? kv.memory_bytes / block_bytes
-                                                 : std::min(enough, plan->kv_bytes_available / block_bytes);
-  if (blocks == 0 || blocks > UINT32_MAX || blocks * block_bytes > plan->kv_bytes_available)
+                                                 : std::min({enough, plan->kv_bytes_available / block_bytes, most});
+  if (blocks > most)
+    return Error{Code::kResourceExhausted,
+                 fmt::format("the KV cache: {} blocks of {} tokens are wanted, at most {} are run (kv.memory, kv.blocks)",
+                             blocks, setup.block_size, most), "kv"};
+  if (blocks == 0 || blocks > plan->kv_bytes_available / block_bytes)
     return Error{Code::kResourceExhausted,
                  fmt::format("the KV cache: {} blocks of {} are wanted, {} are available; one sequence of the whole "
                              "context needs {} (kv.memory, kv.blocks, context)", blocks, format_bytes(block_bytes),
@@ -91,7 +121,7 @@ Result<KvSize> configure_kv(plugin::LoadedModel &model, sluice_model_setup setup
   if ((model.info().caps & SLUICE_CAP_KV_HOST_SPACE) != 0)
     size.host_blocks = static_cast<uint32_t>(std::min(
         {kMostSwapCaches * blocks, kv.host_memory_bytes / block_bytes, plan->host_bytes_available / block_bytes,
-         uint64_t{UINT32_MAX}}));
+         most}));
   if (auto r = model.configure(setup, {&size.blocks, 1}, {&size.host_blocks, size.host_blocks > 0 ? 1U : 0U}); !r)
     return r.error();
   const uint32_t tokens[] = {setup.max_seqs_per_step, setup.max_tokens_per_step};
@@ -104,7 +134,7 @@ Result<std::unique_ptr<ModelRuntime>> ModelRuntime::load(const config::Model &mo
                                                          plugin::Host &host, const Clock &clock, uint32_t max_live,
                                                          const LoadHooks &hooks) {
   std::unique_ptr<ModelRuntime> runtime(new ModelRuntime(model, plugins, host, clock, max_live));
-  if (auto r = runtime->open(hooks); !r) return r.error();
+  if (auto r = within_memory([&] { return runtime->open(hooks); }); !r) return r.error();
   return runtime;
 }
 
@@ -143,6 +173,11 @@ ModelRuntime::~ModelRuntime() {
 
 Result<std::shared_ptr<request::Generator>> ModelRuntime::reopen(const std::string &culprit,
                                                                  const std::function<bool()> &stop) {
+  return within_memory([&] { return open_anew(culprit, stop); });
+}
+
+Result<std::shared_ptr<request::Generator>> ModelRuntime::open_anew(const std::string &culprit,
+                                                                    const std::function<bool()> &stop) {
   generator_.reset();
   {
     const std::lock_guard lock(chain_mutex_);
@@ -277,17 +312,18 @@ Result<> ModelRuntime::configure_draft_model(const sluice_model_setup &target, c
                                         "{}", info.max_context, setup.max_context, info.max_context));
   setup.flags = (info.caps & SLUICE_CAP_BATCH_INVARIANT) != 0 ? SLUICE_SETUP_BATCH_INVARIANT : 0;
   setup.max_tree_nodes = (info.caps & SLUICE_CAP_TREE) != 0 ? decoder_->needs().max_fed : 0;
+  if (auto r = check_kv_mode(*drafting_.model); !r) return r;
   setup.block_size = kv.block_size;
   setup.max_logprobs = 0;
   auto plan = drafting_.model->plan_memory(setup);
   if (!plan) return plan.error();
   auto groups = drafting_.model->kv_groups(setup);
   if (!groups) return groups.error();
-  const uint64_t bytes = kv.blocks * groups->front().bytes_per_block;
-  if (plan->block_size != kv.block_size || bytes > plan->kv_bytes_available)
+  const uint64_t block_bytes = groups->front().bytes_per_block;
+  if (kv.blocks > plan->kv_bytes_available / block_bytes)
     return Error{Code::kResourceExhausted,
-                 fmt::format("the draft model's KV cache: {} blocks of {} tokens need {}, {} are available; lower "
-                             "kv.memory", kv.blocks, kv.block_size, format_bytes(bytes),
+                 fmt::format("the draft model's KV cache: {} blocks of {} are wanted, {} are available; lower "
+                             "kv.memory", kv.blocks, format_bytes(block_bytes),
                              format_bytes(plan->kv_bytes_available)), "kv"};
   const bool swaps = kv.host_blocks > 0 && (info.caps & SLUICE_CAP_KV_HOST_SPACE) != 0;
   return drafting_.model->configure(setup, {&kv.blocks, 1}, {&kv.host_blocks, swaps ? 1U : 0U});
@@ -369,6 +405,7 @@ Result<> ModelRuntime::start_engine(const LoadHooks &hooks) {
   parts.backend_name = plugins_.backend.library->metadata.name;
   parts.backend = loaded_.model->vtbl();
   parts.model = loaded_.model->get();
+  parts.info = loaded_.model->info();
   parts.scheduler_name = scheduler.library->metadata.name;
   parts.scheduler = scheduler.library->desc->scheduler;
   parts.scheduler_options = scheduler.options->handle();
@@ -395,7 +432,7 @@ Result<> ModelRuntime::change_scheduler(const ConfiguredPlugin &to, bool fresh) 
   }
   if (!engine) return Error{Code::kUnavailable, "the model is being opened anew", {}};
   auto changed = engine->change_scheduler(
-      {to.library->metadata.name, to.library->desc->scheduler, to.options->handle(), fresh});
+      {to.library->metadata.name, to.library->desc->scheduler, to.options->handle(), fresh, to.options});
   if (!changed) return changed;
   const std::lock_guard lock(chain_mutex_);
   plugins_.scheduler = to;

@@ -92,6 +92,7 @@ class ModelRuntime {
                uint32_t max_live)
       : config_(model), plugins_(plugins), host_(host), clock_(clock), max_live_(max_live) {}
   Result<> open(const LoadHooks &hooks);
+  Result<std::shared_ptr<request::Generator>> open_anew(const std::string &culprit, const std::function<bool()> &stop);
   Result<> load_text(const std::string &path);
   Result<> load_backend(const LoadHooks &hooks);
   Result<> create_chain();

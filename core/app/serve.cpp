@@ -11,6 +11,7 @@
 
 #include "core/api/api.hpp"
 #include "core/app/command.hpp"
+#include "core/app/last_resort.hpp"
 #include "core/app/model_runtime.hpp"
 #include "core/app/paths.hpp"
 #include "core/app/progress.hpp"
@@ -23,6 +24,9 @@
 
 namespace sluice::app {
 namespace {
+
+/// More than a plugin in a process of its own is given to close before it is killed.
+constexpr std::chrono::milliseconds kClosePatience{6'000};
 
 sigset_t our_signals(bool with_reload) {
   sigset_t set;
@@ -50,6 +54,7 @@ class Signals {
           continue;
         }
         if (count_++ == 0) log::info("serve", "{}: draining; once more to stop at once", strsignal(signal));
+        if (count_ == 1 && stop_) stop_();
         if (count_ > 1 && hurry_) hurry_();
       }
     });
@@ -60,6 +65,12 @@ class Signals {
     thread_.join();
   }
   bool seen() const { return count_ > 0; }
+  /// Called with the first signal to stop, on the thread that waits for them.
+  void on_first(std::function<void()> stop) {
+    const std::lock_guard lock(mutex_);
+    stop_ = std::move(stop);
+    if (stop_ && count_ > 0) stop_();
+  }
   /// Until it is time to stop, running `reload` whenever that is asked for.
   void wait(const std::function<void()> &reload) {
     for (;;) {
@@ -83,7 +94,7 @@ class Signals {
   bool reload_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::function<void()> hurry_;
+  std::function<void()> stop_, hurry_;
   std::thread thread_;
 };
 
@@ -120,10 +131,14 @@ lifecycle::ServiceOptions service_options(const config::Server &server, size_t n
 class ServeProcess {
  public:
   int run(const config::LoadInput &input, const config::Loaded &loaded);
+  /// Plugins close with their instances, and may never be done with that.
+  ~ServeProcess() { last_resort_.arm("closing the plugins", patience_); }
 
  private:
   Result<> load_plugins(const config::Config &config);
 
+  LastResort last_resort_;
+  std::chrono::milliseconds patience_{kClosePatience};  ///< with plugins, when the process is to end
   SteadyClock clock_;
   std::unique_ptr<metrics::Registry> metrics_;
   std::unique_ptr<PluginHouse> house_;
@@ -176,6 +191,7 @@ std::shared_ptr<engine::Supervisor> supervise(const std::string &model, ModelRun
 
 int ServeProcess::run(const config::LoadInput &input, const config::Loaded &loaded) {
   const auto &config = loaded.config;
+  patience_ = config.plugins.call_deadline + kClosePatience;
   metrics_ = std::make_unique<metrics::Registry>(config.server.vllm_metric_names);
   metrics::publish_build_info(*metrics_, kVersion, "");
   const bool can_reload = !input.path.empty();
@@ -208,6 +224,7 @@ int ServeProcess::run(const config::LoadInput &input, const config::Loaded &load
   std::fflush(stdout);
 
   int code = 0;
+  signals.on_first([this] { last_resort_.arm("loading a model", 2 * patience_); });
   for (size_t i = 0; i < config.models.size() && !signals.seen(); ++i) {
     Progress progress;
     LoadHooks hooks = progress_hooks(progress, served[i].get());
@@ -235,6 +252,8 @@ int ServeProcess::run(const config::LoadInput &input, const config::Loaded &load
       if (config.models.size() == 1) return code;
     }
   }
+  signals.on_first(nullptr);
+  last_resort_.disarm();
   if (!signals.seen() && runtimes_.empty()) return code;
   code = 0;
   if (!signals.seen())
@@ -250,6 +269,7 @@ int ServeProcess::run(const config::LoadInput &input, const config::Loaded &load
   signals.on_second(nullptr);
   server.stop();
   bool stuck = false;
+  last_resort_.arm("stopping the models", 2 * patience_);
   for (const auto &supervisor : supervisors_) {
     supervisor->stop();
     stuck |= supervisor->stuck();

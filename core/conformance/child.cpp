@@ -22,6 +22,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr char kField = '\x1f', kRecord = '\x1e';  // cannot be part of the texts, which are cleaned
 constexpr size_t kMaxOutputBytes = 1 << 20;
+constexpr std::chrono::seconds kEndPatience{1};  // between its last word and its end
 
 std::string clean(std::string text) {
   for (char &c : text)
@@ -64,22 +65,37 @@ void limit(int what, rlim_t value) {
   ::_exit(0);
 }
 
-/// Everything that the child wrote, until it ends or time is up. False when time was up.
-bool collect(int fd, Clock::time_point until, std::string &out) {
+enum class Heard { kEnd, kTimeUp, kTooMuch };
+
+/// Everything that the child wrote, until it says that it is done, or its end of the pipe is closed.
+Heard collect(int fd, Clock::time_point until, std::string &out) {
   char buffer[4096];
   for (;;) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
-    if (left <= 0) return false;
+    if (left <= 0) return Heard::kTimeUp;
     pollfd wait{fd, POLLIN, 0};
     const int ready = ::poll(&wait, 1, static_cast<int>(left));
     if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) return false;
+    if (ready <= 0) return Heard::kTimeUp;
     const ssize_t n = ::read(fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0 || out.size() > kMaxOutputBytes) return true;
+    if (n <= 0) return Heard::kEnd;
+    if (out.size() > kMaxOutputBytes) return Heard::kTooMuch;
     out.append(buffer, static_cast<size_t>(n));
-    if (out.size() >= 2 && out.compare(out.size() - 2, 2, std::string("E") + kRecord) == 0) return true;
+    if (out.size() >= 2 && out.compare(out.size() - 2, 2, std::string("E") + kRecord) == 0) return Heard::kEnd;
   }
+}
+
+/// Waits for the end of a child that has nothing more to say. False: it does not end and is killed.
+bool reap(pid_t pid, bool kill_at_once, int &status) {
+  const auto until = Clock::now() + kEndPatience;
+  while (!kill_at_once && Clock::now() < until) {
+    if (::waitpid(pid, &status, WNOHANG) != 0) return true;
+    ::usleep(2'000);
+  }
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, &status, 0);
+  return false;
 }
 
 std::vector<std::string> split(const std::string &text, char by) {
@@ -121,10 +137,9 @@ CaseResult run_in_child(char stage, const std::string &name, std::chrono::second
   }
   ::close(pipe[1]);
   std::string out;
-  const bool in_time = pid > 0 && collect(pipe[0], started + timeout, out);
-  if (!in_time && pid > 0) ::kill(pid, SIGKILL);
+  const Heard heard = pid > 0 ? collect(pipe[0], started + timeout, out) : Heard::kEnd;
   int status = 0;
-  if (pid > 0) ::waitpid(pid, &status, 0);
+  const bool ended = pid <= 0 || reap(pid, heard != Heard::kEnd, status);
   ::close(pipe[0]);
   result.seconds = std::chrono::duration<double>(Clock::now() - started).count();
 
@@ -147,7 +162,13 @@ CaseResult run_in_child(char stage, const std::string &name, std::chrono::second
   };
   if (pid < 0) {
     died("the checker", "fork failed", "");
-  } else if (!in_time) {
+  } else if (heard == Heard::kTooMuch) {
+    died("the process stays alive", fmt::format("more than {} bytes came for the report", kMaxOutputBytes),
+         "a plugin writes to no descriptor that it has not opened");
+  } else if (!ended && heard == Heard::kEnd) {
+    died("the process stays alive", "the descriptors of the process were closed, and it did not end",
+         "a plugin closes no descriptor that it has not opened");
+  } else if (!ended) {
     died("R7 calls return", fmt::format("no end after {} s", timeout.count()),
          "no call may block for ever; long work belongs to [init], and [engine] calls take no lock that is held long");
   } else if (WIFSIGNALED(status) && !complete) {

@@ -3,6 +3,7 @@
 #include <sluice/abi/kinds/decoder.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,6 +25,16 @@ constexpr uint32_t kProbesPerStep = 64;
 
 inline uint32_t blocks_for(uint64_t tokens, uint32_t block_size) {
   return static_cast<uint32_t>((tokens + block_size - 1) / block_size);
+}
+
+/// Whether a number may be a log-probability. Rounding lets that of a certain token come out a little above 0.
+inline bool is_logprob(float value) { return value <= 1e-3F; }
+
+/// Whether the row may be logits: minus infinity says "never this one", but NaN and plus infinity say nothing.
+inline bool is_row(const float *logits, uint32_t n) {
+  bool good = true;
+  for (uint32_t v = 0; v < n; ++v) good &= logits[v] <= std::numeric_limits<float>::max();
+  return good;
 }
 
 /// A plugin that fails at every step must not fill the disk; the metric counts them all.

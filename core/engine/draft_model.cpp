@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/engine/core_pieces.hpp"
+
 namespace sluice::engine {
 namespace {
 
@@ -197,6 +199,10 @@ PluginResult DraftModel::run() {
   if (result_.n_rows != now.n_rows || (now.n_rows > 0 && result_.logits_host == nullptr))
     return PluginFailure{{Code::kInternal, fmt::format("{}: {} rows came back, {} were asked for", parts_.name,
                                                        result_.n_rows, now.n_rows), {}}, true, parts_.name};
+  for (uint32_t i = 0; i < now.n_rows; ++i)
+    if (!is_row(row(i), vocab_size_))
+      return PluginFailure{{Code::kInternal, fmt::format("{}: row {}: a logit that is no number", parts_.name, i), {}},
+                           true, parts_.name};
   return {};
 }
 

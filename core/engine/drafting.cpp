@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
+#include "core/engine/core_pieces.hpp"
 #include "core/engine/row_draws.hpp"
 
 namespace sluice::engine {
@@ -15,11 +17,9 @@ uint32_t Drafting::wish(const Sequence &sequence) const {
   if (parts_.needs.n_heads > 0 && sequence.head_ids.empty()) return 0;
   if (!SLUICE_HAS_FN(parts_.vtbl, sluice_decoder_vtbl, wish)) return parts_.needs.max_nodes;
   uint32_t wished = 0;
-  try {
-    wished = parts_.vtbl->wish(parts_.instance, sequence.decoder_seq);
-  } catch (...) {
-    return 0;  // draft() will throw as well, and says so
-  }
+  if (!call_void({parts_.name.c_str(), "wish"},
+                 [&] { wished = parts_.vtbl->wish(parts_.instance, sequence.decoder_seq); }))
+    return 0;  // it threw: a sequence without drafts is a sequence still
   return std::min(wished, parts_.needs.max_nodes);
 }
 
@@ -328,9 +328,13 @@ void Drafting::keep_heads(Sequence &sequence, const sluice_step_result &result, 
   const int32_t *ids = result.head_ids + row * n;
   if (ids[0] < 0) return;  // not known
   sequence.head_ids.assign(ids, ids + n);
-  for (auto &id : sequence.head_ids)
-    if (id < -1 || id >= static_cast<int32_t>(parts_.vocab_size)) id = -1;
   sequence.head_logprobs.assign(result.head_logprobs + row * n, result.head_logprobs + (row + 1) * n);
+  for (size_t i = 0; i < n; ++i) {
+    auto &id = sequence.head_ids[i];
+    auto &logprob = sequence.head_logprobs[i];
+    const bool known = id >= 0 && id < static_cast<int32_t>(parts_.vocab_size) && is_logprob(logprob);
+    if (!known) id = -1, logprob = -std::numeric_limits<float>::infinity();
+  }
 }
 
 }  // namespace sluice::engine

@@ -107,7 +107,12 @@ Result<> Engine::change_scheduler(SchedulerChange to) {
     inbox_has_mail_.store(true, std::memory_order_release);
   }
   arrived_.notify_one();
-  return done.get();
+  if (done.wait_for(limits_.call_deadline) == std::future_status::ready) return done.get();
+  const std::lock_guard lock(mutex_);
+  if (done.wait_for(std::chrono::seconds(0)) == std::future_status::ready) return done.get();
+  change->given_up = true;
+  return Error{Code::kTimeout, fmt::format("scheduler {} was not in place after {} ms", change->to.name,
+                                           limits_.call_deadline.count()), {}};
 }
 
 request::GeneratorStats Engine::stats() const {
@@ -164,7 +169,7 @@ void Engine::take_inbox() {
   }
   for (auto &message : taken_) {
     if (message.change) {
-      message.change->done.set_value(core_->change_scheduler(message.change->to));
+      change_now(*message.change);
     } else if (!message.request) {
       core_->cancel(message.cancel_id, message.cause);
     } else if (auto r = core_->submit(message.request); !r) {
@@ -172,6 +177,18 @@ void Engine::take_inbox() {
     }
   }
   taken_.clear();
+}
+
+void Engine::change_now(Change &change) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (change.given_up) return;
+  }
+  auto changed = core_->change_scheduler(change.to);
+  const std::lock_guard lock(mutex_);
+  if (change.given_up && changed)
+    log::warn("engine", "scheduler {} is in place after all, though its change was given up", change.to.name);
+  change.done.set_value(std::move(changed));
 }
 
 void Engine::publish() {
@@ -275,7 +292,8 @@ void Engine::look() {
   end_open({Code::kTimeout, "a plugin of the model does not answer", {}});
 }
 
-/// Ends all that is open without the engine thread, which may end it once more: a channel hears only the first.
+/// Ends all that is open without the engine thread, which may end it once more: a channel hears only the first. Nor do
+/// changes wait for it any longer.
 void Engine::end_open(const Error &error) {
   const auto reason = error.code == Code::kCancelled ? request::FinishReason::kCancelled : request::FinishReason::kError;
   for (const auto &[id, weak] : open_) {
@@ -286,6 +304,9 @@ void Engine::end_open(const Error &error) {
     inbox_.push_back({nullptr, nullptr, id, CancelCause::kDeadline});
   }
   open_.clear();
+  for (const auto &message : inbox_)
+    if (message.change) message.change->done.set_value(error);
+  std::erase_if(inbox_, [](const Message &message) { return message.change != nullptr; });
   inbox_has_mail_.store(true, std::memory_order_release);
 }
 

@@ -37,13 +37,15 @@ class Engine final : public request::Generator {
   bool stuck() const override;
 
   /// [any] EngineCore::change_scheduler on the engine's thread; waits for the step under way.
-  /// errors  the plugin's, then nothing has changed; Unavailable (stopping)
+  /// errors  the plugin's, then nothing has changed; Unavailable (stopping); Timeout (not done by limits.call_deadline:
+  ///         nothing has changed, unless a late call into the plugin ends well after all, which the log says)
   Result<> change_scheduler(SchedulerChange to);
 
  private:
   struct Change {
     SchedulerChange to;
     std::promise<Result<>> done;
+    bool given_up = false;  ///< nobody waits for it any more
   };
   struct Message {
     std::shared_ptr<const request::Request> request;  ///< null: a change or a cancel
@@ -55,6 +57,7 @@ class Engine final : public request::Generator {
   Engine(std::unique_ptr<EngineCore> core, EngineParts parts, EngineLimits limits, uint32_t max_top_logprobs);
   void loop();
   void take_inbox();
+  void change_now(Change &change);
   void sleep(uint64_t wake_at_ns);
   void publish();
   void finish_work();

@@ -295,6 +295,7 @@ PluginResult EngineCore::rank_row(size_t i, const sluice_step_result &result) {
   const uint32_t n = branch.spec.n_logprobs;
   if (!ranked_by_backend(branch)) {
     if (result.logits_host == nullptr) return garbage("no logits, which were asked for");
+    if (!is_row(result.logits_host + row * limits_.vocab_size, limits_.vocab_size)) return garbage("a logit that is no number");
     auto spec = branch.spec;
     spec.n_stages = 0;
     row_sampler_.run(const_cast<float *>(result.logits_host) + row * limits_.vocab_size, limits_.vocab_size, spec);

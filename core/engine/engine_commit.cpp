@@ -71,6 +71,12 @@ StepOutcome EngineCore::finish_batch(uint64_t timeout_ns) {
   return StepOutcome::kCommitted;
 }
 
+namespace {
+
+constexpr uint64_t kLongestStepNs = uint64_t{3'600} * 1'000'000'000;  // sums of anything else may overflow
+
+}  // namespace
+
 PluginFailure EngineCore::backend_garbage(const std::string &what) const {
   return {{Code::kInternal, fmt::format("backend {}: {}", parts_.backend_name, what), {}}, true, backend_who_};
 }
@@ -79,6 +85,7 @@ PluginResult EngineCore::choose_tokens(const sluice_step_result &result) {
   const uint32_t n_rows = batch_.n_rows();
   if (result.n_rows != n_rows)
     return backend_garbage(fmt::format("{} rows came back, {} were asked for", result.n_rows, n_rows));
+  if (result.device_ns > kLongestStepNs) return backend_garbage(fmt::format("device_ns is {}", result.device_ns));
   choices_.resize(n_rows);
   host_rows_.clear();
   first_host_row_.assign(batch_.sequences().size(), 0);
@@ -104,6 +111,8 @@ PluginResult EngineCore::choose_tokens(const sluice_step_result &result) {
       if (result.logits_host == nullptr) return backend_garbage("no logits, which were asked for");
       HostRow host_row{&sequence, result.logits_host + size_t{row} * limits_.vocab_size, &choices_[row],
                        batch_.mask_of_row(row), sequence.length()};
+      if (!is_row(host_row.logits, limits_.vocab_size))
+        return backend_garbage(fmt::format("row {}: a logit that is no number", row));
       if (k > 0) {
         const auto &draft = drafts[k - 1];
         host_row.position += draft.depth;
@@ -126,7 +135,9 @@ PluginResult EngineCore::read_row(const sluice_step_result &result, uint32_t row
     return backend_garbage(fmt::format("row {}: token {}, the vocabulary has {}", row, choice.token, limits_.vocab_size));
   if (!sequence.request->want_logprobs) return {};
   if (result.logprob == nullptr) return backend_garbage("no logprobs, which were asked for");
-  choice.logprob = result.logprob[row];
+  choice.logprob = std::min(result.logprob[row], 0.0F);
+  if (!is_logprob(result.logprob[row]))
+    return backend_garbage(fmt::format("row {}: a log-probability of {}", row, result.logprob[row]));
   const uint32_t n_top = sequence.request->n_top_logprobs;
   if (n_top > result.n_top || (n_top > 0 && (result.top_ids == nullptr || result.top_logprobs == nullptr)))
     return backend_garbage(fmt::format("{} top logprobs, {} were asked for", result.n_top, n_top));
@@ -135,7 +146,12 @@ PluginResult EngineCore::read_row(const sluice_step_result &result, uint32_t row
     if (id < 0) break;
     if (static_cast<uint32_t>(id) >= limits_.vocab_size)
       return backend_garbage(fmt::format("row {}: top id {}", row, id));
-    choice.top.push_back({id, result.top_logprobs[size_t{row} * result.n_top + k]});
+    const float logprob = result.top_logprobs[size_t{row} * result.n_top + k];
+    if (!is_logprob(logprob)) return backend_garbage(fmt::format("row {}: a top log-probability of {}", row, logprob));
+    const auto same = [&](const request::TokenLogprob &entry) { return entry.token == id; };
+    if (std::any_of(choice.top.begin(), choice.top.end(), same))
+      return backend_garbage(fmt::format("row {}: top id {} twice", row, id));
+    choice.top.push_back({id, std::min(logprob, 0.0F)});
   }
   return {};
 }

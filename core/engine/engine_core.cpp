@@ -45,7 +45,11 @@ Result<std::unique_ptr<EngineCore>> EngineCore::create(EngineParts parts, Engine
   sluice_model_info info{};
   info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
   const std::string backend = "backend " + parts.backend_name;
-  if (auto r = call({backend.c_str(), "model_info"}, parts.backend->model_info, parts.model, &info); !r) return r.error().error;
+  if (parts.info) {
+    info = *parts.info;
+  } else if (auto r = call({backend.c_str(), "model_info"}, parts.backend->model_info, parts.model, &info); !r) {
+    return r.error().error;
+  }
   sluice_sample_caps caps{};
   caps.struct_size = SLUICE_SIZE_THROUGH(sluice_sample_caps, logprobs_kinds);
   if (auto r = call({backend.c_str(), "sample_caps"}, parts.backend->sample_caps, parts.model, &caps); !r) return r.error().error;

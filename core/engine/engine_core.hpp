@@ -38,6 +38,7 @@ struct EngineParts {
   std::string backend_name;
   const sluice_backend_vtbl *backend = nullptr;
   sluice_model *model = nullptr;  ///< configured
+  std::optional<sluice_model_info> info;  ///< of the model, as it was checked; without it the model is asked
 
   std::string scheduler_name;
   const sluice_scheduler_vtbl *scheduler = nullptr;  ///< the core creates and destroys its instance
@@ -78,6 +79,7 @@ struct SchedulerChange {
   const sluice_scheduler_vtbl *vtbl = nullptr;
   const sluice_config *options = nullptr;  ///< for the call only
   bool fresh = true;  ///< a new instance; false: the one that is takes new HOT options
+  std::shared_ptr<const void> owner = {};  ///< of the options, which may be read after the caller has given up
 };
 
 enum class StepOutcome {

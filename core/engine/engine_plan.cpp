@@ -200,6 +200,7 @@ bool EngineCore::plan() {
 
   buffers_.reset();
   auto planned = call({scheduler_who_.c_str(), "plan"}, parts_.scheduler->plan, scheduler_, &buffers_.view, &buffers_.plan);
+  buffers_.point_at_own();
   std::string wrong;
   if (!planned) {
     note_plugin_error(planned.error());
@@ -229,7 +230,10 @@ void EngineCore::explain_waiting() {
   if (now < since + limits_.explain_after_ns || !SLUICE_HAS_FN(parts_.scheduler, sluice_scheduler_vtbl, explain)) return;
   explained_ns_ = now;
   char text[256];
-  const uint32_t n = parts_.scheduler->explain(scheduler_, ref, text, sizeof text);
+  uint32_t n = 0;
+  auto said = call_void({scheduler_who_.c_str(), "explain"},
+                        [&] { n = parts_.scheduler->explain(scheduler_, ref, text, sizeof text); });
+  if (!said) return note_plugin_error(said.error());
   log::info("engine", "request {} has waited {:.0f} s, with {} in line: {}", sequences_[ref]->request->id,
             static_cast<double>(now - table_.state_since_ns[ref]) * 1e-9, waiting_.size(),
             std::string_view(text, std::min<size_t>(n, sizeof text)));

@@ -18,18 +18,10 @@ PlanBuffers::PlanBuffers(uint32_t capacity, uint32_t max_seqs)
   swapped.reserve(capacity);
   moving.reserve(capacity);
   view.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_view, swap_out_bytes_per_s);
-  plan.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_plan, wake_at_ns);
-  plan.capacity = static_cast<uint32_t>(op_.size());
-  plan.victim_capacity = capacity;
-  plan.op = op_.data();
-  plan.ref = ref_.data();
-  plan.tokens = tokens_.data();
-  plan.drafts = drafts_.data();
-  plan.victims = victims_.data();
+  point_at_own();
 }
 
-void PlanBuffers::reset() {
-  // Set anew each time: a plugin that overwrites a pointer must not steer the next step.
+void PlanBuffers::point_at_own() {
   plan.struct_size = SLUICE_SIZE_THROUGH(sluice_sched_plan, wake_at_ns);
   plan.capacity = static_cast<uint32_t>(op_.size());
   plan.victim_capacity = static_cast<uint32_t>(victims_.size());
@@ -38,6 +30,10 @@ void PlanBuffers::reset() {
   plan.tokens = tokens_.data();
   plan.drafts = drafts_.data();
   plan.victims = victims_.data();
+}
+
+void PlanBuffers::reset() {
+  point_at_own();
   plan.n_acts = plan.n_victims = 0;
   plan.wake_at_ns = 0;
   std::fill(drafts_.begin(), drafts_.end(), 0);

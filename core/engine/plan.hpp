@@ -13,6 +13,8 @@ struct PlanBuffers {
 
   /// Empties the plan; the lists of the view are the caller's to fill.
   void reset();
+  /// Sets the plan's room and pointers anew: a plugin that overwrites them must not steer us.
+  void point_at_own();
 
   sluice_sched_view view{};
   sluice_sched_plan plan{};

@@ -8,7 +8,7 @@
 namespace sluice::isolation {
 namespace {
 
-constexpr uint32_t kMaxVocab = 1 << 24;
+constexpr uint32_t kMaxVocab = 1 << 24, kMaxHeads = 64, kMaxKvGroups = 16;
 constexpr size_t kMaxResultBytes = size_t{1} << 32;
 constexpr uint64_t kAway = SLUICE_CAP_LOGITS_DEV;  ///< what does not cross
 
@@ -90,7 +90,10 @@ int32_t model_load(sluice_backend *b, const sluice_model_source *source, sluice_
   model->info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
   code = ask(remote, Call::kModelInfo, about(*model), &model->info, st);
   if (code != SLUICE_OK) return code;
-  if (model->info.vocab_size > kMaxVocab) return remote.refuse("a vocabulary that is too large", st);
+  const auto &info = model->info;  // what rooms are measured by before the server has judged it
+  if (info.vocab_size > kMaxVocab || info.n_heads > kMaxHeads || (info.n_heads > 0 && info.head_top > info.vocab_size) ||
+      info.n_kv_groups > kMaxKvGroups)
+    return remote.refuse("a model of a size that cannot be", st);
   model->info.caps &= ~kAway;
   *out = reinterpret_cast<sluice_model *>(model.release());
   return SLUICE_OK;

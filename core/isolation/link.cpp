@@ -18,6 +18,8 @@ struct FrameHead {
 // Both threads of one end may sleep on one eventfd and take each other's wake, so nobody sleeps long at a time.
 constexpr std::chrono::milliseconds kNap{100};
 
+constexpr size_t kPieceBytes = size_t{4} << 20;
+
 }  // namespace
 
 Link::Link(End end, std::shared_ptr<SharedMemory> memory, int own_wake, int peer_wake, int death_fd)
@@ -129,8 +131,12 @@ Result<Frame> Link::receive(Deadline deadline, size_t max_bytes) {
     return Error{Code::kInternal, fmt::format("a message of {} bytes came; at most {} were expected", head.bytes, max_bytes), {}};
   Frame frame;
   frame.type = head.type, frame.call = head.call, frame.bytes = head.bytes;
-  frame.words.resize((head.bytes + 7) / 8);
-  if (auto r = read_all(frame.words.data(), frame.bytes, deadline); !r) return r.error();
+  for (size_t at = 0; at < frame.bytes;) {  // memory is taken for what has come, not for what was announced
+    const size_t n = std::min(kPieceBytes, frame.bytes - at);
+    frame.words.resize((at + n + 7) / 8);
+    if (auto r = read_all(reinterpret_cast<std::byte *>(frame.words.data()) + at, n, deadline); !r) return r.error();
+    at += n;
+  }
   return frame;
 }
 

@@ -175,6 +175,7 @@ void PluginProcess::watch() {
   }
   siginfo_t info{};
   const std::lock_guard lock(mutex_);  // kill() must not signal the group of a process that has been reaped
+  ::kill(-pid_, SIGKILL);              // whom it leaves behind
   ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED);
   ended_ = true;
   ending_ = describe(info);

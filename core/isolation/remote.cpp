@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <pthread.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/base/log.hpp"
 #include "core/text/utf8.hpp"
@@ -14,6 +16,8 @@ namespace {
 constexpr size_t kMaxSideBytes = 64 * 1024;      // of what is said by the way
 constexpr size_t kMaxEventBytes = 4 << 20;
 constexpr uint64_t kMaxMetrics = 1024;
+constexpr uint32_t kMaxLogLines = 500;  // in kLogWindow
+constexpr std::chrono::seconds kLogWindow{5};
 constexpr std::chrono::milliseconds kReaderNap{500};
 
 Deadline in(std::chrono::milliseconds time) { return std::chrono::steady_clock::now() + time; }
@@ -80,27 +84,25 @@ int32_t Remote::call_locked(Call what, const Packer &arguments, Reply &reply, sl
 
 Result<> Remote::exchange(Call what, const Packer &arguments, Reply &reply, std::chrono::milliseconds patience,
                           size_t max_bytes) {
-  {
-    const std::lock_guard lock(lost_mutex_);
-    if (lost_) return *lost_;
-  }
   const uint64_t call = next_call_++;
   {
     const std::lock_guard lock(reply_mutex_);
     reply_.reset();
     awaited_ = call;
+    const std::lock_guard lost_lock(lost_mutex_);  // the reader may have ended, and told the call before this one
+    if (lost_) return *lost_;
   }
   {
     const std::lock_guard lock(send_mutex_);
     if (auto r = peer_->link().send(static_cast<uint32_t>(what), call, arguments.bytes(), in(patience)); !r) return r;
   }
-  auto frame = next_reply(call, patience, max_bytes);
+  auto frame = next_reply(what, call, patience, max_bytes);
   if (!frame) return frame.error();
   reply.frame = std::move(*frame);
   return {};
 }
 
-Result<Frame> Remote::next_reply(uint64_t call, std::chrono::milliseconds patience, size_t max_bytes) {
+Result<Frame> Remote::next_reply(Call what, uint64_t call, std::chrono::milliseconds patience, size_t max_bytes) {
   if (on_event_) {  // the reader has the link
     std::unique_lock lock(reply_mutex_);
     if (!replied_.wait_for(lock, patience, [this] { return reply_.has_value(); }))
@@ -108,15 +110,20 @@ Result<Frame> Remote::next_reply(uint64_t call, std::chrono::milliseconds patien
     return std::move(*reply_);
   }
   auto deadline = in(patience);
-  for (;;) {
+  for (bool stopping = false;;) {
     auto frame = peer_->link().receive(deadline, std::max(max_bytes, kMaxSideBytes));
     if (!frame) return frame;
     if (frame->type == static_cast<uint32_t>(Say::kReply)) {
       if (frame->call != call) return Error{Code::kInternal, "an answer to a call that was not made", {}};
       return frame;
     }
-    if (frame->type == static_cast<uint32_t>(Say::kProgress)) deadline = in(patience);  // it is alive and says so
+    if (frame->type == static_cast<uint32_t>(Say::kProgress) && what == Call::kModelLoad && !stopping)
+      deadline = in(patience);  // it is alive and says so
     on_message(*frame);
+    if (stop_asked_ && !std::exchange(stopping, true)) deadline = std::min(deadline, in(times_.call));
+    // However much it says by the way, that is no answer.
+    if (std::chrono::steady_clock::now() >= deadline)
+      return Error{Code::kTimeout, "the other process did not answer in time", {}};
   }
 }
 
@@ -202,7 +209,7 @@ void Remote::on_message(const Frame &frame) {
     case Say::kLog: {
       const auto level = reader.get<int32_t>();
       const std::string component = reader.text(), line = text::repair_utf8(reader.text());
-      if (reader.ok() && api_ != nullptr) api_->log(api_->host, level, component.c_str(), line.data(), line.size());
+      if (reader.ok() && api_ != nullptr && may_log()) api_->log(api_->host, level, component.c_str(), line.data(), line.size());
       break;
     }
     case Say::kMetric: {
@@ -224,13 +231,26 @@ void Remote::on_message(const Frame &frame) {
     case Say::kProgress: {
       const std::string phase = text::repair_utf8(reader.text());
       const auto done = reader.get<uint64_t>(), total = reader.get<uint64_t>();
-      if (reader.ok() && on_progress_ && on_progress_(phase, done, total)) peer_->link().head().stop.store(1);
+      if (reader.ok() && on_progress_ && on_progress_(phase, done, total)) {
+        stop_asked_ = true;
+        peer_->link().head().stop.store(1);
+      }
       break;
     }
     case Say::kEvent: on_event(frame); break;
     default: reader.fail();
   }
   if (!reader.ok()) lost({Code::kInternal, fmt::format("a message of type {} that makes no sense", frame.type), {}}, nullptr);
+}
+
+/// A plugin must not fill the disk.
+bool Remote::may_log() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - log_window_ > kLogWindow) log_window_ = now, logged_ = 0;
+  if (++logged_ <= kMaxLogLines) return true;
+  if (!std::exchange(too_loud_, true))
+    log::warn(who_, "it logs more than {} lines in {} s; what is beyond that is dropped", kMaxLogLines, kLogWindow.count());
+  return false;
 }
 
 void Remote::on_event(const Frame &frame) {

@@ -59,7 +59,7 @@ class Remote {
   void listen(OnEvent on_event);
   /// Called from inside call(); true asks the other side to stop. For the time of one call.
   using OnProgress = std::function<bool(const std::string &phase, uint64_t done, uint64_t total)>;
-  void set_progress(OnProgress on_progress) { on_progress_ = std::move(on_progress); }
+  void set_progress(OnProgress on_progress) { on_progress_ = std::move(on_progress), stop_asked_ = false; }
 
   /// What the other side said of the plugin when it had loaded it.
   void set_hello(Reply hello) { hello_ = std::move(hello); }
@@ -74,9 +74,10 @@ class Remote {
                       std::chrono::milliseconds patience, size_t max_bytes);
   Result<> exchange(Call call, const Packer &arguments, Reply &reply, std::chrono::milliseconds patience,
                     size_t max_bytes);
-  Result<Frame> next_reply(uint64_t call, std::chrono::milliseconds patience, size_t max_bytes);
+  Result<Frame> next_reply(Call what, uint64_t call, std::chrono::milliseconds patience, size_t max_bytes);
   void on_message(const Frame &frame);
   void on_event(const Frame &frame);
+  bool may_log();
   int32_t lost(const Error &error, sluice_status *status);
   void read_loop();
 
@@ -89,8 +90,12 @@ class Remote {
   std::mutex send_mutex_;
   uint64_t next_call_ = 1;
   OnProgress on_progress_;
+  bool stop_asked_ = false;  ///< by on_progress_
   Reply hello_;
   std::map<uint64_t, uint64_t> metrics_;  ///< the other side's id -> the host's
+  std::chrono::steady_clock::time_point log_window_{};
+  uint32_t logged_ = 0;           ///< lines since log_window_
+  bool too_loud_ = false;         ///< said once
 
   OnEvent on_event_;  ///< set: the reader takes what comes
   std::thread reader_;

@@ -11,6 +11,8 @@ constexpr uint32_t kMaxDevices = 64;
 constexpr uint32_t kMaxKvGroups = 16;
 constexpr uint32_t kMaxHeads = 64;
 constexpr uint32_t kMaxVocab = 1 << 24;
+constexpr uint32_t kMaxBlockTokens = 1 << 16;
+constexpr uint64_t kMaxBlockBytes = uint64_t{1} << 40;
 
 /// Room for what a plugin fills in, with the size field set.
 template <class T> T room(uint32_t size) {
@@ -127,6 +129,13 @@ Result<> LoadedModel::read_info() {
 Result<sluice_memory_plan> LoadedModel::plan_memory(const sluice_model_setup &setup) const {
   auto plan = SLUICE_ROOM(sluice_memory_plan, host_bytes_available);
   if (auto r = call("plan_memory", vtbl_->plan_memory, model_, &setup, &plan); !r) return r.error();
+  if (plan.block_size == 0 || plan.block_size > kMaxBlockTokens) return impossible(name(), "block_size", plan.block_size);
+  if (setup.block_size != 0 && plan.block_size != setup.block_size)
+    return Error{Code::kInternal, fmt::format("{}: plan_memory answers block_size {} where {} was asked for", name(),
+                                              plan.block_size, setup.block_size), {}};
+  if (setup.block_size == 0 && plan.block_size > info_.max_context)
+    return Error{Code::kInternal, fmt::format("{}: says that block_size is {} where the whole context is {}, which "
+                                              "cannot be", name(), plan.block_size, info_.max_context), {}};
   return plan;
 }
 
@@ -137,7 +146,8 @@ Result<std::vector<sluice_kv_group>> LoadedModel::kv_groups(const sluice_model_s
       !r)
     return r.error();
   for (const auto &g : groups)
-    if (g.bytes_per_block == 0) return impossible(name(), "bytes_per_block", 0);
+    if (g.bytes_per_block == 0 || g.bytes_per_block > kMaxBlockBytes)
+      return impossible(name(), "bytes_per_block", g.bytes_per_block);
   return groups;
 }
 

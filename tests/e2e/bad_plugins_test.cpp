@@ -192,6 +192,47 @@ TEST(BadPlugins, WhatKeepsFailingStaysDownAndSaysSo) {
   EXPECT_EQ(server.terminate().code, 0) << server.log();
 }
 
+std::string wicked(const char *how) {
+  return std::string("backend = { use = \"wicked\", how = \"") + how + "\" }\nsamplers = [\"greedy\"]\n";
+}
+
+TEST(BadPlugins, NumbersThatAreNoneAndRoomThatIsNot) {
+  std::string models = model("huge", wicked("huge")) +
+                       model("forks", "backend = { use = \"wicked\", isolation = \"process\", how = \"leaves_a_child\" }\n");
+  const char *const garbage[] = {"nan_logprob", "nan_top", "top_twice", "nan_logits", "ages"};
+  for (const char *how : garbage) models += model(how, wicked(how));
+  support::ServerProcess server(setup("reopen_delay = \"30ms\"\nmax_reopens = 50\n", models));
+  const uint16_t port = server.port();
+  GoodStreams good(port);
+  for (const char *how : garbage) {
+    const auto failed = support::post(port, "/v1/completions", request(how, "abc", 3, false, R"(,"logprobs":2)"));
+    EXPECT_EQ(failed.status, 500) << how << ": " << failed.body;
+    EXPECT_TRUE(eventually([&] { return status_of(port, how) == "ready"; })) << how;
+  }
+  const auto served = support::post(port, "/v1/completions", request("huge", "abc", 3));
+  EXPECT_EQ(served.status, 200) << served.body;
+
+  EXPECT_GE(support::post(port, "/v1/completions", request("forks", "abc", 3)).status, 500);
+  const std::string log = server.log();
+  const size_t at = log.find("left child ");
+  ASSERT_NE(at, std::string::npos) << log;
+  const std::string pid = std::to_string(std::stoi(log.substr(at + 11)));
+  EXPECT_TRUE(eventually([&] {
+    std::ifstream in("/proc/" + pid + "/stat");
+    const std::string stat((std::istreambuf_iterator<char>(in)), {});
+    return stat.empty() || stat.find(") Z ") != std::string::npos;
+  })) << "its process " << pid << " lives on";
+  good.stop();
+  EXPECT_EQ(good.wrong(), 0);
+  EXPECT_EQ(server.terminate().code, 0) << server.log();
+}
+
+TEST(BadPlugins, AModelThatIsNeverUnloadedDoesNotKeepTheServer) {
+  support::ServerProcess server(setup("call_deadline = \"1s\"\n", model("stays", wicked("never_unloads"))));
+  EXPECT_EQ(server.terminate(30s).code, 1);
+  EXPECT_NE(server.log().find("closing the plugins has not ended after 7000 ms"), std::string::npos) << server.log();
+}
+
 TEST(BadPlugins, WhileItIsDownTheAnswerIs503WithRetryAfter) {
   support::ServerProcess server(setup("reopen_delay = \"30s\"\n", model("broken", mock("lost_at = 1"))));
   const uint16_t port = server.port();
@@ -224,6 +265,18 @@ TEST(BadPlugins, OneThatNeverReturnsIsLeftBehind) {
 }
 
 // ---- refusals before anything is served ----
+
+TEST(BadPlugins, WithAModelThatCannotBe) {
+  const std::pair<const char *, const char *> all[] = {{"no_block", "block_size is 0, which cannot be"},
+                                                       {"no_groups", "runs paged KV with one group"}};
+  for (const auto &[how, said] : all) {
+    const support::TempDir folder;
+    const auto done = support::run({SLUICE_BINARY, "serve", folder.write("c.toml",
+        "[server]\nport = 0\n[plugins]\n" + dirs({SLUICE_WICKED, SLUICE_PLUGIN_DIR}) + model("test", wicked(how)))});
+    EXPECT_EQ(done.exit.code, 1) << done.err;
+    EXPECT_NE(done.err.find(said), std::string::npos) << done.err;
+  }
+}
 
 std::string refusal(const std::string &plugins, const std::string &rest) {
   const support::TempDir folder;

@@ -68,6 +68,7 @@ INSTANTIATE_TEST_SUITE_P(Sampler, EachRule, ::testing::Values(
 
 INSTANTIATE_TEST_SUITE_P(Scheduler, EachRule, ::testing::Values(
     Bad{"scheduler", "empty_fails", 'E', "E2"}, Bad{"scheduler", "too_many_tokens", 'H', "H2"},
+    Bad{"scheduler", "closes_files", 'D', "the process stays alive"},
     Bad{"scheduler", "starves", 'H', "H3"}, Bad{"scheduler", "clock", 'H', "H4"}));
 
 INSTANTIATE_TEST_SUITE_P(Backend, EachRule, ::testing::Values(

@@ -154,6 +154,69 @@ TEST_F(WatchTest, AStepThatNeverEndsDamagesTheModel) {
   EXPECT_FALSE(engine_->stuck());
 }
 
+TEST_F(WatchTest, AChangeOfThePolicyThatHangsIsGivenUp) {
+  make();
+  auto hanging = *fcfs;
+  hanging.create = [](const sluice_host_api *host, const sluice_config *options, const sluice_sched_setup *setup,
+                      sluice_scheduler **out, sluice_status *st) {
+    gate.pass();
+    return fcfs->create(host, options, setup, out, st);
+  };
+  gate.shut();
+  const auto begin = std::chrono::steady_clock::now();
+  const auto changed = engine_->change_scheduler({"hanging", &hanging, nullptr, true});
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
+  ASSERT_FALSE(changed);
+  EXPECT_EQ(changed.error().code, Code::kTimeout);
+  const auto behind = engine_->change_scheduler({"fcfs", fcfs, nullptr, true});  // never reaches the thread
+  EXPECT_FALSE(behind);
+  gate.open();
+  EXPECT_TRUE(eventually([&] { return engine_->stats().healthy; }));
+  const auto request = watched_request(1, 5);
+  ASSERT_TRUE(engine_->submit(request));
+  EXPECT_EQ(wait(*request).finish, FinishReason::kLength);
+  engine_->stop();
+}
+
+TEST_F(WatchTest, APolicyThatOverwritesRoomAndPointersSteersNothing) {
+  fcfs = load_plugin(host_, "scheduler", "fcfs")->scheduler;
+  slow_ = *fcfs;
+  slow_.plan = [](sluice_scheduler *self, const sluice_sched_view *view, sluice_sched_plan *plan, sluice_status *st) {
+    const int32_t code = fcfs->plan(self, view, plan, st);
+    static sluice_seq_ref theirs[] = {99};
+    plan->ref = plan->victims = theirs, plan->op = nullptr, plan->tokens = plan->drafts = nullptr;
+    plan->victim_capacity = plan->n_victims = UINT32_MAX;
+    return code;
+  };
+  model_ = std::make_unique<MockModel>(host_, TestConfig{{"script", "count"}, {"eos_token", "-1"}}, limits(), "greedy");
+  auto engine = Engine::create(model_->parts(&slow_), limits(), 20);
+  ASSERT_TRUE(engine);
+  engine_ = std::move(*engine);
+  const auto request = watched_request(1, 5);
+  ASSERT_TRUE(engine_->submit(request));
+  EXPECT_EQ(wait(*request).finish, FinishReason::kLength);
+  EXPECT_GT(engine_->stats().plan_fallbacks, 0u) << "victims that there is no room for are no plan";
+}
+
+TEST_F(WatchTest, AnExplanationThatThrowsDamagesTheModelAndNotTheProcess) {
+  auto limits = testing::limits();
+  limits.explain_after_ns = 1;
+  fcfs = load_plugin(host_, "scheduler", "fcfs")->scheduler;
+  slow_ = *fcfs;
+  slow_.explain = [](const sluice_scheduler *, sluice_seq_ref, char *, uint32_t) -> uint32_t {
+    throw std::runtime_error("no words");
+  };
+  model_ = std::make_unique<MockModel>(host_, TestConfig{{"script", "count"}, {"eos_token", "-1"}}, limits, "greedy");
+  auto engine = Engine::create(model_->parts(&slow_), limits, 20);
+  ASSERT_TRUE(engine);
+  engine_ = std::move(*engine);
+  const auto request = watched_request(1, 5);
+  ASSERT_TRUE(engine_->submit(request));
+  EXPECT_EQ(wait(*request).finish, FinishReason::kError);
+  EXPECT_TRUE(eventually([&] { return engine_->stats().damaged; }));
+  EXPECT_EQ(engine_->stats().culprit, "scheduler under test");
+}
+
 TEST_F(WatchTest, StoppingDoesNotWaitForACallThatNeverReturns) {
   make();
   gate.shut();

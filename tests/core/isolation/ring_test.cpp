@@ -149,6 +149,63 @@ class HostilePeer final : public Peer {
   std::thread child_, scribbler_;
 };
 
+/// A child that says the same all the time, and never answers.
+class ChattyPeer final : public Peer {
+ public:
+  ChattyPeer(Say what, const Packer &words) {
+    child_ = std::thread([this, what, words] {
+      while (!quit_) (void)pair_.child->send(static_cast<uint32_t>(what), 0, words.bytes(), std::chrono::steady_clock::now() + 50ms);
+    });
+  }
+  ~ChattyPeer() override { quit_ = true, child_.join(); }
+  Link &link() override { return *pair_.host; }
+  void kill() override { pair_.kill(), quit_ = true; }
+  std::string ending() const override { return "was a test"; }
+
+ private:
+  Pair pair_;
+  std::atomic<bool> quit_{false};
+  std::thread child_;
+};
+
+CallTimes short_times() {
+  CallTimes times;
+  times.call = 300ms;
+  return times;
+}
+
+TEST(Ring, WhoLogsAndDoesNotAnswerIsLateAllTheSame) {
+  static std::atomic<int> lines;
+  lines = 0;
+  TestHost host;
+  sluice_host_api api = *host.api();
+  api.log = [](sluice_host *, int32_t, const char *, const char *, size_t) { ++lines; };
+  Packer words;
+  words.value<int32_t>(SLUICE_LOG_WARN), words.text("loud"), words.text("again and again");
+  Remote remote("backend loud", std::make_unique<ChattyPeer>(Say::kLog, words), &api, short_times());
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(remote.call(Call::kWait, Packer(), nullptr), SLUICE_E_DEVICE_LOST);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
+  EXPECT_GT(lines, 0);
+  EXPECT_LE(lines, 1000) << "nor does it fill the disk";
+}
+
+TEST(Ring, WhoLoadsForEverIsStopped) {
+  TestHost host;
+  Packer words;
+  words.text("for ever"), words.value<uint64_t>(1), words.value<uint64_t>(2);
+  for (const Call call : {Call::kModelLoad, Call::kConfigure}) {
+    Remote remote("backend slow", std::make_unique<ChattyPeer>(Say::kProgress, words), host.api(), short_times());
+    int asked = 0;
+    remote.set_progress([&](const std::string &, uint64_t, uint64_t) { return ++asked > 10; });
+    Reply reply;
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(remote.call(call, Packer(), reply, nullptr, call == Call::kModelLoad ? 100s : 300ms), SLUICE_E_DEVICE_LOST);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
+    EXPECT_GT(asked, 10);
+  }
+}
+
 TEST(Ring, AHostileChildCostsErrorsAndNothingElse) {
   TestHost host;
   const std::string path = std::string(SLUICE_PLUGIN_DIR) + "/libsluice_backend_mock.so";

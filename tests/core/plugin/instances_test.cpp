@@ -116,6 +116,22 @@ TEST_F(Instances, AModelThatCannotBeIsRefused) {
   EXPECT_FALSE((*m)->kv_groups({}));
 }
 
+TEST_F(Instances, APlanThatCannotBeIsRefused) {
+  const Library &l = load(SLUICE_KIND_BACKEND);
+  const auto plan = [&](const char *lie, uint32_t block_size) {
+    const auto b = Backend::open(l, host_.api(), *options(l, std::string("lie = '") + lie + "'"));
+    const auto m = LoadedModel::load(**b, {"/m", {}, {}}, *options(l));
+    sluice_model_setup setup{};
+    setup.block_size = block_size;
+    const auto planned = (*m)->plan_memory(setup);
+    return planned ? std::string() : planned.error().message;
+  };
+  EXPECT_EQ(plan("", 16), "");
+  EXPECT_NE(plan("no_block", 16).find("block_size is 0, which cannot be"), std::string::npos);
+  EXPECT_NE(plan("long_block", 0).find("block_size is 65 where the whole context is 64"), std::string::npos);
+  EXPECT_NE(plan("any_block", 16).find("17 where 16 was asked for"), std::string::npos);
+}
+
 TEST_F(Instances, ALostDevicePoisonsTheInstance) {
   const Library &l = load(SLUICE_KIND_BACKEND);
   const auto b = Backend::open(l, host_.api(), *options(l, "lie = 'health'"));
