@@ -8,7 +8,7 @@
 namespace sluice::isolation {
 namespace {
 
-constexpr uint32_t kMaxVocab = 1 << 24, kMaxHeads = 64, kMaxKvGroups = 16;
+constexpr uint32_t kMaxVocab = 1 << 24, kMaxHeads = 64;
 constexpr size_t kMaxResultBytes = size_t{1} << 32;
 constexpr uint64_t kAway = SLUICE_CAP_LOGITS_DEV;  ///< what does not cross
 

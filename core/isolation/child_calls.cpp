@@ -13,8 +13,6 @@ template <class T> T room(uint32_t size) {
 }
 #define SLUICE_ROOM(T, last) room<T>(SLUICE_SIZE_THROUGH(T, last))
 
-constexpr uint32_t kMaxKvGroups = 16;
-
 }  // namespace
 
 void ChildHost::backend_call(Call call, Unpacker &in, Answer &answer) {

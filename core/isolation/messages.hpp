@@ -16,7 +16,7 @@ namespace sluice::isolation {
 /// Both ends say it first. Changes with every change of a message.
 inline constexpr uint64_t kProtocol = 0x534c'5549'4345'0002;
 
-inline constexpr uint32_t kMaxDevices = 64;
+inline constexpr uint32_t kMaxDevices = 64, kMaxKvGroups = 16;
 /// How long a child may take to unload or close before it is killed.
 inline constexpr std::chrono::seconds kCloseTime{5};
 

@@ -264,6 +264,26 @@ TEST(BadPlugins, OneThatNeverReturnsIsLeftBehind) {
   EXPECT_EQ(server.terminate(20s).code, 1) << "it ends all the same, and says that it had to\n" << server.log();
 }
 
+/// What a request is answered, without what differs from one to the next.
+std::string choices_of(uint16_t port, const std::string &name, const std::string &more) {
+  const auto answer = support::post(port, "/v1/completions", request(name, "the same words", 40, false, more));
+  EXPECT_EQ(answer.status, 200) << name << ": " << answer.body;
+  return answer.status == 200 ? boost::json::serialize(boost::json::parse(answer.body).at("choices")) : name;
+}
+
+TEST(Isolated, TheServedTextIsThatOfThisProcess) {
+  const std::string own = "isolation = \"process\"";
+  support::ServerProcess server(setup("",
+      model("mock_here", mock("step_us = 0")) + model("mock_child", mock(own.c_str())) +
+      model("cpu_here", "backend = \"cpu\"\n") + model("cpu_child", "backend = { use = \"cpu\", " + own + " }\n")));
+  for (const char *more : {R"(,"seed":4,"logprobs":3)", R"(,"temperature":0.9,"seed":5)", R"(,"temperature":0)"})
+    for (const std::string kind : {"mock", "cpu"}) {
+      if (kind == "mock" && more[2] == 't') continue;  // it runs with the greedy sampler, which has no temperature
+      EXPECT_EQ(choices_of(server.port(), kind + "_child", more), choices_of(server.port(), kind + "_here", more)) << more;
+    }
+  EXPECT_EQ(server.terminate().code, 0) << server.log();
+}
+
 // ---- refusals before anything is served ----
 
 TEST(BadPlugins, WithAModelThatCannotBe) {

@@ -78,6 +78,10 @@ INSTANTIATE_TEST_SUITE_P(Backend, EachRule, ::testing::Values(
     Bad{"backend", "keeps_pointers", 'F', "F"}, Bad{"backend", "any_flag", 'F', "F8"},
     Bad{"backend", "knows_process", 'K', "K1"}));
 
+INSTANTIATE_TEST_SUITE_P(Engine, EachRule, ::testing::Values(
+    Bad{"engine", "leaks_threads", 'D', "D2"}, Bad{"engine", "any_input", 'E', "E1"}, Bad{"engine", "cancels_all", 'E', "E5"},
+    Bad{"engine", "one_thread", 'J', "J1"}, Bad{"engine", "knows_process", 'K', "K1"}));
+
 INSTANTIATE_TEST_SUITE_P(Decoder, EachRule, ::testing::Values(
     Bad{"decoder", "no_proposals", 'I', "I1"}, Bad{"decoder", "branch_and_draft", 'I', "I1"},
     Bad{"decoder", "self_parent", 'I', "I2"}, Bad{"decoder", "other_sequence", 'I', "I2"},
@@ -94,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(Decoder, EachRule, ::testing::Values(
 
 TEST(Check, GoodPluginsPass) {
   ::unsetenv("SLUICE_TEST_WRONG");
-  for (const char *kind : {"sampler", "scheduler", "backend", "decoder"}) {
+  for (const char *kind : {"sampler", "scheduler", "backend", "decoder", "engine"}) {
     const Report report = check(fixture(kind, "bad"));
     EXPECT_EQ(report.exit_code(), 0) << report.text();
     for (const auto &c : report.cases) EXPECT_FALSE(c.skipped) << kind << ": " << c.name;
