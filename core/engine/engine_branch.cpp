@@ -310,8 +310,12 @@ PluginResult EngineCore::rank_row(size_t i, const sluice_step_result &result) {
     for (uint32_t k = 0; k < n && result.top_ids[at + k] >= 0; ++k) {
       if (static_cast<uint32_t>(result.top_ids[at + k]) >= limits_.vocab_size)
         return garbage(fmt::format("top id {}, the vocabulary has {}", result.top_ids[at + k], limits_.vocab_size));
+      if (!is_row(result.top_logprobs + at + k, 1)) return garbage("a top log-probability that is no number");
       choice.top.push_back({result.top_ids[at + k], result.top_logprobs[at + k]});
     }
+    top_ids_.assign(result.top_ids + at, result.top_ids + at + choice.top.size());
+    std::sort(top_ids_.begin(), top_ids_.end());
+    if (std::adjacent_find(top_ids_.begin(), top_ids_.end()) != top_ids_.end()) return garbage("a top id twice");
   }
   const auto unusable = [](const request::TokenLogprob &entry) { return !std::isfinite(entry.logprob); };
   choice.top.erase(std::remove_if(choice.top.begin(), choice.top.end(), unusable), choice.top.end());

@@ -200,7 +200,10 @@ TEST(BadPlugins, NumbersThatAreNoneAndRoomThatIsNot) {
   std::string models = model("huge", wicked("huge")) +
                        model("forks", "backend = { use = \"wicked\", isolation = \"process\", how = \"leaves_a_child\" }\n");
   const char *const garbage[] = {"nan_logprob", "nan_top", "top_twice", "nan_logits", "ages"};
+  const char *const ranked[] = {"nan_top", "top_twice", "nan_logits"};
   for (const char *how : garbage) models += model(how, wicked(how));
+  const std::string beams = "decoder = { use = \"beam\", max_beams = 2, num_beams = 2 }\n";
+  for (const char *how : ranked) models += model(std::string("beams_") + how, wicked(how) + beams);
   support::ServerProcess server(setup("reopen_delay = \"30ms\"\nmax_reopens = 50\n", models));
   const uint16_t port = server.port();
   GoodStreams good(port);
@@ -208,6 +211,11 @@ TEST(BadPlugins, NumbersThatAreNoneAndRoomThatIsNot) {
     const auto failed = support::post(port, "/v1/completions", request(how, "abc", 3, false, R"(,"logprobs":2)"));
     EXPECT_EQ(failed.status, 500) << how << ": " << failed.body;
     EXPECT_TRUE(eventually([&] { return status_of(port, how) == "ready"; })) << how;
+  }
+  for (const char *how : ranked) {
+    const auto failed = support::post(port, "/v1/completions",
+                                      request(std::string("beams_") + how, "abc", 3, false, R"(,"use_beam_search":true)"));
+    EXPECT_EQ(failed.status, 500) << how << ": " << failed.body;
   }
   const auto served = support::post(port, "/v1/completions", request("huge", "abc", 3));
   EXPECT_EQ(served.status, 200) << served.body;

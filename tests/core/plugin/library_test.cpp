@@ -9,10 +9,10 @@
 namespace sluice::plugin::test {
 namespace {
 
-Result<Library> load(const std::string &name) {
+Result<Library> load(const std::string &name, const std::string &kind = "sampler") {
   static const SteadyClock clock;
   static Host host({&clock, nullptr, 1, "1.0.0"});
-  const std::string path = fixture("sampler", name);
+  const std::string path = fixture(kind, name);
   const auto metadata = read_metadata(path);
   if (!metadata) return metadata.error();
   return load_library(path, *metadata, *host.api());
@@ -33,6 +33,19 @@ TEST(Library, TakesLongerTablesAndThoseWithoutTheYoungestOptionalFunction) {
   const auto shorter = load("optional_absent");
   ASSERT_TRUE(shorter) << shorter.error().message;
   EXPECT_FALSE(SLUICE_HAS_FN(shorter->desc->sampler, sluice_sampler_vtbl, reconfigure));
+}
+
+TEST(Library, TablesOfEveryKindMayHaveTheSizeOfAnotherVersion) {
+  const std::pair<const char *, const char *> last_required[] = {
+      {"backend", "health"}, {"engine", "health"}, {"scheduler", "plan"}, {"decoder", "commit"}};
+  for (const auto &[kind, function] : last_required) {
+    const auto longer = load("longer", kind), least = load("least", kind), shorter = load("short", kind);
+    EXPECT_TRUE(longer) << longer.error().message;
+    EXPECT_TRUE(least) << least.error().message;
+    ASSERT_FALSE(shorter) << kind;
+    EXPECT_NE(shorter.error().message.find(std::string("required function ") + function), std::string::npos)
+        << shorter.error().message;
+  }
 }
 
 struct Case {
