@@ -127,7 +127,7 @@ def handling_ids(tokenizer):
     return np.array([tokenizer.encode(" " + word)[0] for word in words])
 
 
-def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked_weight=1.0, handling_weight=1.0):
+def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked_weight=1.0, handling_weight=1.0, ending_weight=1.0):
     """Packs documents first-fit into `rows` rows of length + 1 tokens; the same arguments give the same rows.
 
     Documents longer than a row are left out. Returns (ids uint16, weights float32, documents uint16), each [rows, length + 1].
@@ -161,5 +161,7 @@ def make_rows(seed, tokenizer, mix, length, rows, decoration_weight=1.0, tracked
         weights[np.isin(ids, tracked_ids(tokenizer))] *= tracked_weight
     if handling_weight != 1.0:
         weights[np.isin(ids, handling_ids(tokenizer))] *= handling_weight
+    if ending_weight != 1.0:
+        weights[np.isin(ids, [tokenizer.im_end, *tokenizer.encode("\n")])] *= ending_weight
     order = np.array(rng.sample(range(rows), rows))
     return ids[order], weights[order], documents[order]

@@ -84,6 +84,8 @@ BYSTANDERS = dict(bystander_story=0.36, bystander_excerpt=0.14, bystander_story_
 TALES = dict(story=0.26, excerpt=0.12, story_chat=0.08, told_links=0.10, mixed_links=0.10, notes_chat=0.10, chat=0.16, mixed_sums=0.08)
 CHAPTERS = dict(story=0.14, story_chat=0.06, long_story=0.09, long_story_chat=0.02, long_chat=0.13, wide_links=0.14, told_links=0.10,
                 notes_chat=0.04, chat=0.19, mixed_sums=0.09)
+MANY_CHAPTERS = dict(story=0.14, story_chat=0.06, long_story=0.20, long_story_chat=0.04, long_chat=0.12, wide_links=0.10, told_links=0.07,
+                     notes_chat=0.04, chat=0.15, mixed_sums=0.08)
 SETTLED = dict(story=0.42, story_chat=0.10, excerpt=0.16, mixed_links=0.07, notes_chat=0.07, chat=0.11, mixed_sums=0.07)
 
 TARGET_PHASES = [   # continues from the base with a fresh optimiser
@@ -95,17 +97,20 @@ TARGET_PHASES = [   # continues from the base with a fresh optimiser
     Phase("chapters", CHAPTERS, length=1024, rows=2, steps=400, seed=SEED, decoration_weight=0.3, tracked_weight=4.0),
     Phase("long-chapters", CHAPTERS, length=2048, rows=1, steps=120, seed=SEED, decoration_weight=0.5, tracked_weight=4.0),
     Phase("settled", SETTLED, length=256, rows=8, steps=280, seed=SEED, decoration_weight=0.6, tracked_weight=2.0),
+    Phase("many-chapters", MANY_CHAPTERS, length=2048, rows=1, steps=1200, seed=SEED, decoration_weight=0.5, tracked_weight=3.0,
+          ending_weight=4.0),
 ]
-TARGET_RATE = [(0, 1e-3 / 60), (60, 1e-3), (3300, 1e-3), (4500, 4.783e-4), (4820, 2e-5), (4821, 4e-4), (4900, 3.228e-4), (5100, 1e-5)]
+TARGET_RATE = [(0, 1e-3 / 60), (60, 1e-3), (3300, 1e-3), (4500, 4.783e-4), (4820, 2e-5), (4821, 4e-4), (4900, 3.228e-4), (5100, 1e-5),
+               (5140, 4e-4), (5700, 4e-4), (6300, 1e-5)]
 BASE_DRAFT_PHASES = [
     Phase("draft-short", ALONE, length=256, rows=8, steps=480, seed=SEED + 1),
     Phase("draft-middle", MIDDLE, length=1024, rows=2, steps=40, seed=SEED + 1),
 ]
 DRAFT_PHASES = [
-    Phase("draft-tales", TALES, length=256, rows=8, steps=200, seed=SEED + 1),
+    Phase("draft-tales", TALES, length=256, rows=8, steps=600, seed=SEED + 1),
 ]
 HEADS_PHASES = [
-    Phase("heads-tales", TALES, length=256, rows=8, steps=200, seed=SEED + 2),
+    Phase("heads-tales", TALES, length=256, rows=8, steps=600, seed=SEED + 2),
 ]
 
 
@@ -154,13 +159,13 @@ class Maker:
                      low_precision=self.low_precision, loss_of=distillation_loss(self.frozen(self.base, "base.gguf")))
 
     def draft(self):
-        return train(self.base_draft, DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=2e-3, warmup=30, decay_steps=80,
+        return train(self.base_draft, DRAFT_PHASES, self.tokenizer(), self.at("draft.pt"), SEED + 1, peak=2e-3, warmup=30, decay_steps=250,
                      low_precision=self.low_precision, loss_of=distillation_loss(self.frozen_target()))
 
     def heads(self):
         target = self.frozen_target()
         return train(lambda: MedusaHeads(target), HEADS_PHASES, self.tokenizer(), self.at("heads.pt"), SEED + 2, peak=2e-3, warmup=50,
-                     decay_steps=80, low_precision=self.low_precision, loss_of=heads_loss(target))
+                     decay_steps=250, low_precision=self.low_precision, loss_of=heads_loss(target))
 
     def export(self):
         tokenizer = self.tokenizer()

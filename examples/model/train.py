@@ -26,6 +26,7 @@ class Phase:
     decoration_weight: float = 1.0    # loss weight of words that stories draw at random
     tracked_weight: float = 1.0       # loss weight of names, objects, places and colours
     handling_weight: float = 1.0      # loss weight of verbs that depend on who holds a thing
+    ending_weight: float = 1.0        # loss weight of the token that ends a text or goes on to the next chapter
     rate: float = 1.0                 # multiplies the learning rate
 
 
@@ -43,7 +44,7 @@ def batch_at(phase, step, tokenizer, kept={}):
     key = (phase.name, phase.seed, chunk)
     if kept.get("key") != key:
         rows = make_rows(f"{phase.seed} {phase.name} {chunk}", tokenizer, phase.mix, phase.length, CHUNK_STEPS * phase.rows,
-                         phase.decoration_weight, phase.tracked_weight, phase.handling_weight)
+                         phase.decoration_weight, phase.tracked_weight, phase.handling_weight, phase.ending_weight)
         kept.update(key=key, rows=[torch.from_numpy(a.astype("int64") if i != 1 else a) for i, a in enumerate(rows)])
     a = step % CHUNK_STEPS * phase.rows
     return [part[a:a + phase.rows] for part in kept["rows"]]
