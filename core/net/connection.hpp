@@ -52,6 +52,7 @@ struct ServerState {
   metrics::Registry &metrics;
   RefusalLog refusals;
   std::atomic<bool> draining{false};
+  std::atomic<bool> stopping{false};  ///< set before the connections are told; one accepted meanwhile does not begin
   std::atomic<size_t> n_connections{0}, n_websockets{0};
 
   const Limits &limits() const { return options.limits; }

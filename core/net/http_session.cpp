@@ -72,6 +72,7 @@ HttpSession::HttpSession(tcp::socket socket, std::shared_ptr<IoThread> io, std::
 HttpSession::~HttpSession() { server_->n_connections.fetch_sub(1, std::memory_order_relaxed); }
 
 void HttpSession::start() {
+  if (server_->stopping) return;
   io_->add(*this);
   boost::system::error_code ignored;
   socket_.set_option(tcp::no_delay(true), ignored);

@@ -77,7 +77,7 @@ class Server::Impl {
     const std::lock_guard lock(stop_mutex_);
     if (stopped_) return;
     stopped_ = true;
-    state_->draining = true;
+    state_->draining = state_->stopping = true;
     for (const auto &listener : listeners_) {
       boost::asio::post(threads_.front()->context, [listener] { listener->close(); });
     }
