@@ -210,6 +210,7 @@ TEST(BadPlugins, NumbersThatAreNoneAndRoomThatIsNot) {
   for (const char *how : garbage) {
     const auto failed = support::post(port, "/v1/completions", request(how, "abc", 3, false, R"(,"logprobs":2)"));
     EXPECT_EQ(failed.status, 500) << how << ": " << failed.body;
+    EXPECT_TRUE(eventually([&] { return metric_of(port, "sluice_model_reopens_total", how) >= 1; })) << how;
     EXPECT_TRUE(eventually([&] { return status_of(port, how) == "ready"; })) << how;
   }
   for (const char *how : ranked) {

@@ -174,7 +174,22 @@ CallTimes short_times() {
   return times;
 }
 
-TEST(Ring, WhoLogsAndDoesNotAnswerIsLateAllTheSame) {
+TEST(Ring, WhoTalksAndDoesNotAnswerIsLateAllTheSame) {
+  TestHost host;
+  sluice_host_api api = *host.api();
+  api.metric = [](sluice_host *, int32_t, const char *, const char *, uint64_t *) {
+    std::this_thread::sleep_for(1ms);  // slower than it talks, so that the ring is never empty
+    return SLUICE_OK;
+  };
+  Packer words;
+  words.value<uint64_t>(1), words.value<int32_t>(0), words.text("said"), words.text("again and again");
+  Remote remote("backend loud", std::make_unique<ChattyPeer>(Say::kMetric, words), &api, short_times());
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(remote.call(Call::kWait, Packer(), nullptr), SLUICE_E_DEVICE_LOST);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
+}
+
+TEST(Ring, WhoLogsAllTheTimeDoesNotFillTheDisk) {
   static std::atomic<int> lines;
   lines = 0;
   TestHost host;
@@ -183,11 +198,9 @@ TEST(Ring, WhoLogsAndDoesNotAnswerIsLateAllTheSame) {
   Packer words;
   words.value<int32_t>(SLUICE_LOG_WARN), words.text("loud"), words.text("again and again");
   Remote remote("backend loud", std::make_unique<ChattyPeer>(Say::kLog, words), &api, short_times());
-  const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(remote.call(Call::kWait, Packer(), nullptr), SLUICE_E_DEVICE_LOST);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
   EXPECT_GT(lines, 0);
-  EXPECT_LE(lines, 1000) << "nor does it fill the disk";
+  EXPECT_LE(lines, 1000);
 }
 
 TEST(Ring, WhoLoadsForEverIsStopped) {
@@ -197,7 +210,10 @@ TEST(Ring, WhoLoadsForEverIsStopped) {
   for (const Call call : {Call::kModelLoad, Call::kConfigure}) {
     Remote remote("backend slow", std::make_unique<ChattyPeer>(Say::kProgress, words), host.api(), short_times());
     int asked = 0;
-    remote.set_progress([&](const std::string &, uint64_t, uint64_t) { return ++asked > 10; });
+    remote.set_progress([&](const std::string &, uint64_t, uint64_t) {
+      std::this_thread::sleep_for(1ms);
+      return ++asked > 10;
+    });
     Reply reply;
     const auto begin = std::chrono::steady_clock::now();
     EXPECT_EQ(remote.call(call, Packer(), reply, nullptr, call == Call::kModelLoad ? 100s : 300ms), SLUICE_E_DEVICE_LOST);
