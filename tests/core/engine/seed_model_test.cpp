@@ -81,8 +81,8 @@ class ShippedModel {
     limits.kv_blocks = 128;
     limits.host_blocks = 64;
     limits.bytes_per_block = 1;
-    limits.bytes_per_block = 1;
     limits.swap_rates = {1e12, 1e12};  // whoever can be swapped is
+    limits.plan_ahead = true;
     return limits;
   }
 
