@@ -41,6 +41,7 @@ void refresh_metrics(const lifecycle::Service &service) {
       m.kv_usage_ratio.set(static_cast<double>(stats.kv_blocks_used) / static_cast<double>(stats.kv_blocks_total));
     }
     m.engine_steps.raise_to(static_cast<double>(stats.steps));
+    m.steps_planned_ahead.raise_to(static_cast<double>(stats.steps_planned_ahead));
     m.preemptions.raise_to(static_cast<double>(stats.preemptions));
     m.plan_fallbacks.raise_to(static_cast<double>(stats.plan_fallbacks));
     m.plugin_errors.raise_to(static_cast<double>(stats.plugin_errors));

@@ -171,6 +171,9 @@ EngineCore::~EngineCore() {
     (void)call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, *ticket_, uint64_t{5'000'000'000}, &result);
     release_ticket();
   }
+  for (const auto &transfer : transfers_)  // nor does it lose the memory that it still copies
+    if (transfer.ticket != 0)
+      (void)call({backend_who_.c_str(), "wait"}, parts_.backend->wait, parts_.model, transfer.ticket, uint64_t{5'000'000'000}, nullptr);
   for (auto &sequence : sequences_) {
     if (!sequence) continue;
     chain_.close(*sequence);
@@ -384,9 +387,9 @@ StepOutcome EngineCore::step(uint64_t timeout_ns) {
     expire();
     land_transfers(0);
     // Of a plan made ahead, those who have ended since drop out. If nothing is left of it, a new one is made.
-    bool acted = false;
+    bool acted = false, ahead = false;
     if (std::exchange(planned_ahead_, false)) {
-      acted = carry_out();
+      acted = ahead = carry_out();
       if (!acted && !start_transfers()) return StepOutcome::kCommitted;  // of those who gave way for nothing
     }
     if (!acted) {
@@ -397,6 +400,7 @@ StepOutcome EngineCore::step(uint64_t timeout_ns) {
     if (!acted) wake_at_ns_ = parts_.clock->now_ns() + kPollNs;  // nothing has changed that would bring a better plan
     if (batch_.empty()) return n_live_ == 0 || !acted ? StepOutcome::kIdle : StepOutcome::kCommitted;
     if (!submit_batch()) return StepOutcome::kCommitted;
+    counters_.steps_planned_ahead += ahead ? 1 : 0;
   }
   return finish_batch(timeout_ns);
 }

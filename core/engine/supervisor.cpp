@@ -20,6 +20,7 @@ constexpr int kLooksPerHealth = 5;
 /// Sums the counters; what is said of the moment is `now`'s.
 GeneratorStats sum(const GeneratorStats &past, GeneratorStats now) {
   now.steps += past.steps;
+  now.steps_planned_ahead += past.steps_planned_ahead;
   now.prompt_tokens += past.prompt_tokens;
   now.cached_tokens += past.cached_tokens;
   now.output_tokens += past.output_tokens;

@@ -43,6 +43,8 @@ ModelMetrics::ModelMetrics(Registry &r, const std::string &model) {
   recomputed_tokens =
       r.counter("sluice_recomputed_tokens_total", "Of those, tokens computed before and lost by a preemption", l);
   engine_steps = r.counter("sluice_engine_steps_total", "Batched steps", l);
+  steps_planned_ahead = r.counter("sluice_engine_steps_planned_ahead_total",
+                                  "Of those, steps planned while the one before ran", l);
   plan_fallbacks = r.counter("sluice_plan_fallbacks_total", "Steps whose plan the host had to make itself", l);
   plugin_errors = r.counter("sluice_plugin_errors_total", "Calls into plugins that failed", l);
   queue_time =

@@ -14,7 +14,7 @@ struct ModelMetrics {
 
   Gauge healthy, running, waiting, swapped, host_blocks_total, host_blocks_used, kv_usage_ratio, kv_blocks_total, kv_blocks_used;
   Counter prompt_tokens, cached_prompt_tokens, generation_tokens;
-  Counter preemptions, engine_steps, plan_fallbacks, plugin_errors, plugin_overruns, reopens;
+  Counter preemptions, engine_steps, steps_planned_ahead, plan_fallbacks, plugin_errors, plugin_overruns, reopens;
   Counter swaps_out, swaps_in, swapped_out_bytes, swapped_in_bytes;
   Counter prefix_cache_queries, prefix_cache_hits, computed_tokens, recomputed_tokens;
   Histogram queue_time, time_to_first_token, inter_token_latency, e2e_latency;

@@ -27,6 +27,7 @@ struct GeneratorStats {
   uint64_t steps = 0, prompt_tokens = 0, output_tokens = 0, plan_fallbacks = 0, plugin_errors = 0;
   uint64_t draft_rounds = 0;  ///< times that a sequence had drafts verified
   uint64_t draft_tokens = 0, draft_accepted_tokens = 0;
+  uint64_t steps_planned_ahead = 0;      ///< of the steps, planned while the one before ran
   uint64_t preemptions = 0;              ///< KV dropped, to be computed again
   uint64_t swaps_out = 0, swaps_in = 0;  ///< sequences
   uint64_t swapped_out_bytes = 0, swapped_in_bytes = 0;

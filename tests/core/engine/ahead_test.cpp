@@ -104,6 +104,9 @@ TEST(PlanAhead, IsMadeWhileAStepRunsAndChangesNoToken) {
   const auto plain = run_ahead(false), ahead = run_ahead(true);
   EXPECT_EQ(plain.seen.ahead, 0U);
   EXPECT_GT(ahead.seen.ahead, ahead.seen.plans / 2) << "most plans are made ahead";
+  EXPECT_EQ(plain.stats.steps_planned_ahead, 0U);
+  EXPECT_GT(ahead.stats.steps_planned_ahead, ahead.stats.steps / 2);
+  EXPECT_LE(ahead.stats.steps_planned_ahead, ahead.seen.ahead);
   EXPECT_EQ(ahead.seen.wrong + plain.seen.wrong, 0U);
   EXPECT_EQ(ahead.stats.plan_fallbacks, 0U) << "who ended meanwhile makes no plan invalid";
   for (size_t i = 0; i + 1 < plain.tokens.size(); ++i) EXPECT_EQ(ahead.tokens[i], plain.tokens[i]) << "request " << i + 1;
@@ -140,6 +143,18 @@ TEST(PlanAhead, IsThrownAwayWhenThePolicyChanges) {
   EXPECT_EQ((*core)->step(0), StepOutcome::kInFlight);
   EXPECT_GE(Onlooker::seen().plans, 1U) << "the new policy plans the one behind";
   EXPECT_EQ(Onlooker::seen().ahead, 0U);
+}
+
+TEST(PlanAhead, IsNotMadeForDecodersThatDraftOrBranch) {
+  TestHost host;
+  auto limits = limits_for(true);
+  limits.max_rows = 64;
+  for (const MockModel::Use &decoder : {MockModel::Use{"plain"}, MockModel::Use{"ngram"}, MockModel::Use{"beam", {{"max_beams", "4"}}}}) {
+    MockModel model(host, {{"script", "count"}, {"eos_token", "-1"}, {"step_us", "2000"}}, limits, {"greedy"}, decoder);
+    auto core = EngineCore::create(model.parts(onlooker()), limits);
+    ASSERT_TRUE(core.has_value()) << core.error().message;
+    EXPECT_EQ((*core)->limits().plan_ahead, decoder.name == "plain") << decoder.name;
+  }
 }
 
 }  // namespace

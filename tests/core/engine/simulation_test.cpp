@@ -230,8 +230,28 @@ TEST(Simulation, TenThousandRequestsUnderFcfsLoseNoBlock) {
     EXPECT_GT(outcome.stats.preemptions, 100U) << "the cache is small enough to fight over";
     EXPECT_GT(outcome.stats.cached_tokens, 1'000U) << "equal prefixes are computed once";
     EXPECT_EQ(outcome.stats.plan_fallbacks, 0U);
+    EXPECT_GT(outcome.stats.steps_planned_ahead, outcome.stats.steps / 2) << "and whoever ends meanwhile does no harm";
     EXPECT_TRUE(outcome.stats.healthy);
   }
+}
+
+TEST(Simulation, ThePoliciesLoseNoBlockWhenCancelsFailedCopiesAndFailedStepsMeet) {
+  TestHost host;
+  auto mock = kMock;
+  mock["swap_block_us"] = "40", mock["token_us"] = "50";  // copies are cheaper than computing
+  for (const char *policy : {"fcfs", "mlfq"})
+    for (const uint64_t seed : {4U, 5U}) {  // the odd one plans ahead
+      SCOPED_TRACE(std::string(policy) + ", seed " + std::to_string(seed));
+      Simulation simulation(load_plugin(host, "scheduler", policy)->scheduler, mock, seed, {60, 13, seed == 5});
+      const auto outcome = simulation.run(2'000);
+      EXPECT_GT(outcome.stopped, 1'000U);
+      EXPECT_GT(outcome.errors, 10U);
+      EXPECT_GT(outcome.cancelled, 50U);
+      EXPECT_GT(outcome.stats.swaps_out, 100U);
+      EXPECT_GT(outcome.stats.preemptions, 10U) << "copies that failed";
+      EXPECT_EQ(outcome.stats.plan_fallbacks, 0U);
+      EXPECT_TRUE(outcome.stats.healthy);
+    }
 }
 
 TEST(Simulation, AnInsaneSchedulerIsSlowButHarmless) {
