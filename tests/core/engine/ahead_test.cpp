@@ -149,7 +149,8 @@ TEST(PlanAhead, IsNotMadeForDecodersThatDraftOrBranch) {
   TestHost host;
   auto limits = limits_for(true);
   limits.max_rows = 64;
-  for (const MockModel::Use &decoder : {MockModel::Use{"plain"}, MockModel::Use{"ngram"}, MockModel::Use{"beam", {{"max_beams", "4"}}}}) {
+  const MockModel::Use decoders[] = {{"plain"}, {"ngram"}, {"beam", {{"max_beams", "4"}}}};
+  for (const auto &decoder : decoders) {
     MockModel model(host, {{"script", "count"}, {"eos_token", "-1"}, {"step_us", "2000"}}, limits, {"greedy"}, decoder);
     auto core = EngineCore::create(model.parts(onlooker()), limits);
     ASSERT_TRUE(core.has_value()) << core.error().message;
