@@ -76,9 +76,14 @@ std::string_view finish_reason(AnswerEnd end) {
 
 void append_usage(std::string &out, const Usage &usage) {
   fmt::format_to(std::back_inserter(out),
-                 R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}}}})",
+                 R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{}}})",
                  usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens + usage.completion_tokens,
                  usage.cached_tokens);
+  if (usage.draft_tokens > 0)
+    fmt::format_to(std::back_inserter(out),
+                   R"(,"completion_tokens_details":{{"accepted_prediction_tokens":{},"rejected_prediction_tokens":{}}})",
+                   usage.draft_accepted_tokens, usage.draft_tokens - usage.draft_accepted_tokens);
+  out += '}';
 }
 
 // ---- log-probabilities ------------------------------------------------------------------------------------------

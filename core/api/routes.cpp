@@ -57,6 +57,7 @@ void refresh_metrics(const lifecycle::Service &service) {
     m.drafts_off.set(stats.drafts_off ? 1 : 0);
     m.drafts_off_for_acceptance.raise_to(static_cast<double>(stats.drafts_off_for_acceptance));
     m.drafts_off_for_cost.raise_to(static_cast<double>(stats.drafts_off_for_cost));
+    m.drafts_off_for_sequence.raise_to(static_cast<double>(stats.drafts_off_for_sequence));
   }
 }
 

@@ -352,6 +352,9 @@ void EngineCore::finish(sluice_seq_ref ref, Event event, uint8_t sched_event) {
   event.queued_ns = sequence.queued_ns;
   event.draft_tokens = sequence.n_drafted;
   event.draft_accepted_tokens = sequence.n_accepted;
+  event.draft_rounds = sequence.n_draft_rounds;
+  event.draft_verify_ns = sequence.draft_verify_ns;
+  event.drafts_off = sequence.drafts_off;
   if (groups_[ref]) {  // which stands for all answers
     for (event.answer = 0; event.answer < sequence.request->n_answers; ++event.answer) {
       sequence.request->events->push(event);

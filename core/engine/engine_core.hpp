@@ -144,6 +144,7 @@ class EngineCore {
   uint32_t room_for_drafts(const Sequence &sequence, uint32_t wanted) const;
   void take_seat(Sequence &sequence, uint32_t n_drafts);
   void fill_wishes();
+  bool drafts_are_hopeless(Sequence &sequence);
   void note_drafts(uint32_t prefill, uint32_t decode, uint64_t device_ns);
   void make_drafts();
   void fill_batch();
@@ -270,6 +271,7 @@ class EngineCore {
   std::unique_ptr<Drafting> drafting_;
   std::unique_ptr<DraftControl> draft_control_;
   std::vector<uint32_t> wishes_;
+  uint32_t last_prefill_ = 0;                         ///< prompt tokens of the last step
   uint64_t drafting_ns_ = 0;                          ///< what making the drafts of the step took
   sluice_sched_host sched_host_{};
   sluice_scheduler *scheduler_ = nullptr;

@@ -11,8 +11,8 @@
 namespace sluice::engine {
 namespace {
 
-constexpr float kHopeless = 0.08F;  // acceptance below which a sequence's drafts are left out
-constexpr uint64_t kLookAgain = 16;  // steps
+constexpr uint32_t kRoundsToJudge = 16;  // of a sequence
+constexpr uint64_t kLookAgain = 32;      // steps
 
 }  // namespace
 
@@ -64,21 +64,38 @@ bool EngineCore::judges_rows(const DraftSeat &seat) const {
 /// Tells the scheduler how many drafts each resident sequence would like, as far as they are likely to pay.
 void EngineCore::fill_wishes() {
   if (drafting_->needs().max_nodes == 0) return;
-  const bool pinned = (drafting_->needs().flags & SLUICE_DECF_PINNED) != 0;
   wishes_.clear();
+  bool prompts = !waiting_.empty();
   for (const auto ref : buffers_.resident) {
-    const auto &sequence = *sequences_[ref];
+    prompts |= table_.pending[ref] > 1;
+    auto &sequence = *sequences_[ref];
     table_.draft_wish[ref] = 0;
     if (sequence.generated() == 0 || table_.pending[ref] != 1) continue;
-    // Who is hardly ever right is looked at again now and then.
-    const bool hopeless = !pinned && sequence.draft_acceptance < kHopeless && (step_no_ + sequence.id) % kLookAgain != 0;
-    table_.draft_wish[ref] = hopeless ? 0 : room_for_drafts(sequence, drafting_->wish(sequence));
+    if (drafting_->damaged()) sequence.drafts_off = request::DraftsOff::kDamaged;
+    const uint32_t wish = room_for_drafts(sequence, drafting_->wish(sequence));
+    table_.draft_wish[ref] = wish > 0 && drafts_are_hopeless(sequence) ? 0 : wish;
     wishes_.push_back(table_.draft_wish[ref]);
   }
-  const bool was_off = draft_control_->off();
-  const uint32_t cap = draft_control_->decide(wishes_);
-  if (draft_control_->off() != was_off) log::info("engine", "{}: {}", decoder_who_, draft_control_->why());
-  for (const auto ref : buffers_.resident) table_.draft_wish[ref] = std::min(table_.draft_wish[ref], cap);
+  const uint32_t cap = draft_control_->decide(wishes_, prompts ? last_prefill_ : 0);
+  if (draft_control_->switched()) log::info("engine", "{}: {}", decoder_who_, draft_control_->why());
+  for (const auto ref : buffers_.resident) {
+    auto &sequence = *sequences_[ref];
+    if (sequence.drafts_hopeless && !drafting_->damaged()) sequence.drafts_off = request::DraftsOff::kSequence;
+    if (table_.draft_wish[ref] == 0) continue;
+    if (!sequence.drafts_hopeless) sequence.drafts_off = draft_control_->reason();
+    table_.draft_wish[ref] = std::min(table_.draft_wish[ref], cap);
+  }
+}
+
+/// Whether a sequence's drafts bring much less than they cost, although those of others may pay. Looks again now and then.
+bool EngineCore::drafts_are_hopeless(Sequence &sequence) {
+  if (sequence.n_draft_rounds < kRoundsToJudge) return false;
+  const bool was_hopeless = sequence.drafts_hopeless;
+  sequence.drafts_hopeless =
+      !draft_control_->pays(static_cast<double>(sequence.draft_gain), static_cast<double>(sequence.draft_nodes));
+  if (!sequence.drafts_hopeless) return false;
+  if (!was_hopeless) ++counters_.drafts_off_for_sequence;
+  return (step_no_ + sequence.id) % kLookAgain != 0;
 }
 
 /// Lets the next decisions know what this step's drafts cost and brought.
@@ -93,15 +110,23 @@ void EngineCore::note_drafts(uint32_t prefill, uint32_t decode, uint64_t device_
     for (const uint32_t node : walks_[i].accepted) dead_[batch_.drafts(i)[node].rank] = 1;
     draft_control_->observe_ranks(dead_);
     const auto ref = batch_refs_[i];
-    auto &late = sequences_[ref]->draft_acceptance;
-    late += (static_cast<float>(walks_[i].accepted.size()) / static_cast<float>(n) - late) / 8;
-    table_.draft_accept[ref] = static_cast<uint8_t>(255 * late);
+    auto &sequence = *sequences_[ref];
+    const auto right = static_cast<float>(walks_[i].accepted.size());
+    sequence.draft_verify_ns += device_ns;
+    const float share = 1.0F / static_cast<float>(std::min(++sequence.n_draft_rounds, kRoundsToJudge));
+    sequence.draft_gain += share * (right - sequence.draft_gain);
+    sequence.draft_nodes += share * (static_cast<float>(n) - sequence.draft_nodes);
+    sequence.draft_acceptance += (right / static_cast<float>(n) - sequence.draft_acceptance) / 8;
+    table_.draft_accept[ref] = static_cast<uint8_t>(255 * sequence.draft_acceptance);
   }
-  if (prefill > 0) return;
-  if (drafts == 0) ++counters_.plain_steps, counters_.plain_ns += device_ns;
+  last_prefill_ = prefill;
   const double plain = draft_control_->step_ns(decode - drafts);
-  draft_control_->observe_step(decode - drafts, drafts, device_ns, drafting_ns_);
-  if (drafts == 0) return;
+  draft_control_->observe_step(decode - drafts, drafts, device_ns, drafting_ns_, prefill);
+  if (prefill > 0) return;
+  if (drafts == 0) {
+    ++counters_.plain_steps, counters_.plain_ns += device_ns;
+    return;
+  }
   ++counters_.draft_steps;
   counters_.draft_verify_ns += device_ns;
   counters_.draft_plain_ns += plain > 0 ? static_cast<uint64_t>(plain) : device_ns;

@@ -51,7 +51,12 @@ struct Sequence {
   std::vector<int32_t> head_ids;     ///< [n_heads, head_top] at the row that chose the last token; empty = unknown
   std::vector<float> head_logprobs;  ///< as head_ids
   uint32_t n_drafted = 0, n_accepted = 0;  ///< drafts verified for it so far
+  uint32_t n_draft_rounds = 0;             ///< steps that verified some
+  uint64_t draft_verify_ns = 0;            ///< device time of those steps
   float draft_acceptance = 1;              ///< of late
+  float draft_gain = 0, draft_nodes = 0;   ///< right drafts and drafts of a round, of late
+  bool drafts_hopeless = false;            ///< they bring much less than they cost
+  request::DraftsOff drafts_off = request::DraftsOff::kNone;
 
   std::optional<Error> row_error;                     ///< its row gave no token: ends at the next commit
   bool in_flight = false;                             ///< part of the step under way

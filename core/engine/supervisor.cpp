@@ -28,6 +28,15 @@ GeneratorStats sum(const GeneratorStats &past, GeneratorStats now) {
   now.draft_rounds += past.draft_rounds;
   now.draft_tokens += past.draft_tokens;
   now.draft_accepted_tokens += past.draft_accepted_tokens;
+  now.draft_steps += past.draft_steps;
+  now.plain_steps += past.plain_steps;
+  now.plain_ns += past.plain_ns;
+  now.draft_verify_ns += past.draft_verify_ns;
+  now.draft_plain_ns += past.draft_plain_ns;
+  now.drafting_ns += past.drafting_ns;
+  now.drafts_off_for_acceptance += past.drafts_off_for_acceptance;
+  now.drafts_off_for_cost += past.drafts_off_for_cost;
+  now.drafts_off_for_sequence += past.drafts_off_for_sequence;
   now.swaps_out += past.swaps_out;
   now.swaps_in += past.swaps_in;
   now.swapped_out_bytes += past.swapped_out_bytes;

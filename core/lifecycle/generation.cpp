@@ -266,6 +266,9 @@ void Generation::take(Answer &answer, request::Event &event) {
   if (event.queued_ns != 0) metrics.queue_time.observe(static_cast<double>(event.queued_ns) * 1e-9);
   usage_.draft_tokens += event.draft_tokens;
   usage_.draft_accepted_tokens += event.draft_accepted_tokens;
+  usage_.draft_rounds += event.draft_rounds;
+  usage_.draft_verify_ns += event.draft_verify_ns;
+  if (event.drafts_off != request::DraftsOff::kNone) usage_.drafts_off = event.drafts_off;
   if (event.finish == request::FinishReason::kError) {
     failure_ = Failure{FailureKind::kEngine,
                        event.error != nullptr ? event.error->message : std::string("the model's engine failed"), "", {}};

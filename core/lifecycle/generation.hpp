@@ -55,6 +55,8 @@ struct Usage {
   uint64_t completion_tokens = 0;  ///< of all answers, end-of-sequence tokens included
   uint64_t cached_tokens = 0;
   uint64_t draft_tokens = 0, draft_accepted_tokens = 0;  ///< verified, and right; those that were wrong are no output
+  uint64_t draft_rounds = 0, draft_verify_ns = 0;  ///< steps that verified them, and the device time of these steps
+  request::DraftsOff drafts_off = request::DraftsOff::kNone;  ///< of the answer that ended last without
 };
 
 /// What consumers get per token when the request asked for log-probabilities.

@@ -26,6 +26,18 @@ const char *status_of(const RequestLine &line) {
   return line.cancelled ? "cancelled" : "ok";
 }
 
+std::string_view drafts_off_name(request::DraftsOff reason) {
+  switch (reason) {
+    case request::DraftsOff::kNotMeasured: return "not_measured";
+    case request::DraftsOff::kAcceptance: return "acceptance";
+    case request::DraftsOff::kCost: return "cost";
+    case request::DraftsOff::kSequence: return "sequence";
+    case request::DraftsOff::kDamaged: return "damaged";
+    case request::DraftsOff::kNone: break;
+  }
+  return "none";
+}
+
 std::string json_text(std::string_view text) { return boost::json::serialize(boost::json::string_view(text)); }
 
 }  // namespace
@@ -58,7 +70,9 @@ void log_request(const RequestLine &line) {
   add(R"(,"prompt_tokens":{},"cached_tokens":{},"completion_tokens":{})", usage.prompt_tokens, usage.cached_tokens,
       usage.completion_tokens);
   if (usage.draft_tokens > 0)
-    add(R"(,"draft_tokens":{},"draft_accepted_tokens":{})", usage.draft_tokens, usage.draft_accepted_tokens);
+    add(R"(,"draft_tokens":{},"draft_accepted_tokens":{},"draft_rounds":{},"draft_verify_ms":{:.3f})", usage.draft_tokens,
+        usage.draft_accepted_tokens, usage.draft_rounds, static_cast<double>(usage.draft_verify_ns) * 1e-6);
+  if (usage.drafts_off != request::DraftsOff::kNone) add(R"(,"drafts_off":"{}")", drafts_off_name(usage.drafts_off));
   if (line.ttft_ns != 0) add(R"(,"ttft_ms":{:.3f})", static_cast<double>(line.ttft_ns) * 1e-6);
   add(R"(,"e2e_ms":{:.3f}}})", static_cast<double>(line.e2e_ns) * 1e-6);
   log::write_json(out);

@@ -64,6 +64,8 @@ ModelMetrics::ModelMetrics(Registry &r, const std::string &model) {
                                         {{"model", model}, {"reason", "acceptance"}});
   drafts_off_for_cost = r.counter("sluice_drafts_switched_off_total", "Times that drafting was switched off, by reason",
                                   {{"model", model}, {"reason", "cost"}});
+  drafts_off_for_sequence = r.counter("sluice_drafts_switched_off_total", "Times that drafting was switched off, by reason",
+                                      {{"model", model}, {"reason", "sequence"}});
   time_to_first_token = r.histogram("sluice_time_to_first_token_seconds", "From the whole request read to its first token",
                                     l, kFirstTokenSeconds);
   inter_token_latency =

@@ -20,7 +20,7 @@ struct ModelMetrics {
   Histogram queue_time, time_to_first_token, inter_token_latency, e2e_latency;
   Counter draft_rounds, draft_tokens, draft_accepted_tokens;
   Counter draft_verify_seconds, draft_plain_seconds, drafting_seconds;
-  Counter drafts_off_for_acceptance, drafts_off_for_cost;
+  Counter drafts_off_for_acceptance, drafts_off_for_cost, drafts_off_for_sequence;
   Gauge drafts_off;
   Histogram request_prompt_tokens, request_generation_tokens;
 

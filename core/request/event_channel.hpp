@@ -12,6 +12,16 @@ namespace sluice::request {
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kError };
 
+/// Why a sequence of a model that drafts had no drafts when it last could have had some.
+enum class DraftsOff : uint8_t {
+  kNone,         ///< it had
+  kNotMeasured,  ///< what a step costs without drafts is not known yet
+  kAcceptance,   ///< switched off for batches of its size: hardly any are right
+  kCost,         ///< likewise: they cost more than they bring
+  kSequence,     ///< the others' pay, its own do not
+  kDamaged,      ///< the decoder or its model is
+};
+
 struct TokenLogprob {
   int32_t token;
   float logprob;  ///< natural log
@@ -30,6 +40,9 @@ struct Event {
   uint32_t cached_tokens = 0;               ///< with a finish: prompt tokens that came from the prefix cache
   uint64_t queued_ns = 0;                   ///< with a finish: from its arrival to its first step; 0 = it had none
   uint32_t draft_tokens = 0, draft_accepted_tokens = 0;  ///< with a finish: of its drafts, verified and right
+  uint32_t draft_rounds = 0;                ///< with a finish: its steps that verified drafts ...
+  uint64_t draft_verify_ns = 0;             ///< ... and the device time of those steps, whoever else was in them
+  DraftsOff drafts_off = DraftsOff::kNone;  ///< with a finish
 };
 
 /// Carries one request's events from its engine thread to its own strand.

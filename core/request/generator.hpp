@@ -41,6 +41,7 @@ struct GeneratorStats {
   uint64_t plain_steps = 0, plain_ns = 0;  ///< of a model that drafts: steps that only decoded without, device time
   uint64_t draft_verify_ns = 0, draft_plain_ns = 0, drafting_ns = 0;  ///< device time, without drafts, to make drafts
   uint64_t drafts_off_for_acceptance = 0, drafts_off_for_cost = 0;    ///< times that drafting was switched off
+  uint64_t drafts_off_for_sequence = 0;  ///< and for one sequence only
   bool drafts_off = false;      ///< because it does not pay, or because the decoder is damaged
   bool healthy = true;      ///< false: the model must not be ready; `trouble` says why
   bool damaged = false;     ///< unhealthy for good, until it is opened anew

@@ -67,7 +67,7 @@ TEST(DraftControl, DraftsWhereTokensOfAStepAreCheap) {
   EXPECT_GT(figures.tokens_per_ns, 2.9 * figures.plain_tokens_per_ns);
   EXPECT_EQ(figures.last_drafts, 4U);
   EXPECT_FALSE(control.off());
-  EXPECT_NE(control.why().find("on: at 4 drafts"), std::string::npos) << control.why();
+  EXPECT_NE(control.why().find("on for batches of 1 to 1: at 4 drafts"), std::string::npos) << control.why();
 }
 
 TEST(DraftControl, DraftsLessWhereTheyCostMore) {
@@ -120,6 +120,77 @@ TEST(DraftControl, PinnedDraftsWhateverItCosts) {
   EXPECT_EQ(figures.share_of_steps_with_drafts, 1);
   EXPECT_EQ(figures.last_drafts, 4U);
   EXPECT_FALSE(control.off());
+}
+
+TEST(DraftControl, OneStepThatTookVeryLongChangesLittle) {
+  DraftControl control(4, false);
+  Bench bench(control);
+  bench.run({0.8, 20'000, 1}, 300);
+  const double drafted = control.step_ns(5), plain = control.step_ns(1);
+  control.observe_step(1, 4, 1'000'000'000, 0);
+  control.observe_step(1, 0, 1'000'000'000, 0);
+  EXPECT_LT(control.step_ns(5), 1.3 * drafted);
+  EXPECT_LT(control.step_ns(1), 1.3 * plain);
+  for (int i = 0; i < 100; ++i) control.observe_step(1, 0, 2'000'000, 0);
+  EXPECT_NEAR(control.step_ns(1), 2e6, 1e4) << "what lasts is believed";
+}
+
+TEST(DraftControl, DoesNotBelieveThatTheFirstStepIsLikeTheOthers) {
+  DraftControl control(4, false);
+  for (const uint64_t ns : {900'000'000, 1'000'000, 1'000'000, 1'000'000}) control.observe_step(1, 0, ns, 0);
+  EXPECT_NEAR(control.step_ns(1), 1e6, 1);
+}
+
+TEST(DraftControl, SaysThatNothingWasMeasured) {
+  DraftControl control(4, false);
+  const std::vector<uint32_t> wishes = {4};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(control.decide(wishes), 0U);
+    EXPECT_EQ(control.reason(), request::DraftsOff::kNotMeasured);
+    EXPECT_NE(control.why().find("not measured yet"), std::string::npos);
+    control.observe_step(1, 0, 1'000'000, 0);
+  }
+  EXPECT_GT(control.decide(wishes), 0U);
+  EXPECT_EQ(control.reason(), request::DraftsOff::kNone);
+}
+
+TEST(DraftControl, MeasuresBesidePrompts) {
+  DraftControl control(4, false);
+  const std::vector<uint32_t> wishes = {4};
+  uint32_t drafted = 0;
+  for (int i = 0; i < 100; ++i) {  // no step ever only decodes
+    const uint32_t drafts = std::min(control.decide(wishes, 200), 4U);
+    drafted += drafts > 0 ? 1 : 0;
+    if (drafts > 0) control.observe_ranks(std::vector<uint8_t>(drafts, 1));
+    control.observe_step(1, drafts, 5'000'000 + 25'000 * drafts, 0, 200);
+  }
+  EXPECT_GT(drafted, 85U);
+}
+
+TEST(DraftControl, ASizeSwitchesWhenItDoesAndNotWhenTheSizeChanges) {
+  DraftControl control(4, false);
+  Bench bench(control);
+  uint32_t switched = 0, changes = 0;
+  bool was_off = false;
+  for (int i = 0; i < 4000; ++i) {
+    bench.run(i % 2 == 0 ? World{0.8, 400'000, 16} : World{0.8, 20'000, 1}, 1);
+    switched += control.switched() ? 1 : 0;
+    changes += control.off() != was_off ? 1 : 0;
+    was_off = control.off();
+  }
+  EXPECT_GT(changes, 100U);
+  EXPECT_GE(switched, 1U);
+  EXPECT_LT(switched, 6U);
+}
+
+TEST(DraftControl, JudgesOneSequenceByWhatItBringsNotByItsShareOfNodes) {
+  DraftControl control(63, false);
+  const std::vector<uint32_t> wishes = {63};
+  control.decide(wishes);
+  EXPECT_TRUE(control.pays(0, 63)) << "nothing is known";
+  for (int i = 0; i < 8; ++i) control.observe_step(1, 0, 1'000'000, 0), control.observe_step(1, 63, 1'500'000, 0);
+  EXPECT_TRUE(control.pays(2, 63)) << "2 tokens for half a step";
+  EXPECT_FALSE(control.pays(0.1, 63));
 }
 
 }  // namespace
