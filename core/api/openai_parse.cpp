@@ -125,7 +125,9 @@ void read_limits(Fields &fields, const ServiceOptions &limits, GenerationSpec &s
   if (const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX)) spec.seed = static_cast<uint64_t>(*seed);
   if (const auto priority = fields.integer("priority", INT32_MIN, INT32_MAX)) spec.priority = static_cast<int32_t>(*priority);
   spec.ignore_eos = fields.flag("ignore_eos").value_or(false);
-  spec.exact_rejection = fields.flag("rejection_sampling").value_or(false);
+  // Where no draft is drawn it means nothing: it stays unread and is listed as ignored.
+  const auto &decoder = spec.model->decoder;
+  if (decoder && decoder->samples_drafts) spec.exact_rejection = fields.flag("rejection_sampling").value_or(false);
   if (spec.exact_rejection && spec.seed)
     fields.fail(bad_request("rejection_sampling keeps the distribution of an answer but not the tokens of a seed; leave "
                             "out one of the two", "rejection_sampling"));

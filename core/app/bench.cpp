@@ -139,6 +139,7 @@ void add_bench(CLI::App &app, Exit exit) {
       ->capture_default_str();
   command->add_option("--decoder-option", options->model.decoder_options, "Such as max_drafts=4; may be given again");
   command->add_option("--draft-model", options->model.draft_path, "GGUF file of the model that drafts");
+  command->add_option("--draft-heads", options->model.heads_path, "Safetensors file of draft heads, for medusa");
   command->add_flag("--json", options->json, "As JSON");
   command->callback([=] { exit(bench(*options)); });
 }

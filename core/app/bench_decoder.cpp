@@ -122,10 +122,14 @@ int bench_decoder(DecoderBench options) {
   if (options.model.context == 0) options.model.context = options.prompt_tokens + options.gen_tokens;
   auto model = LocalModel::load(options.model);
   if (!model) return fail(model.error());
-  auto without = (*model)->decoder_options(boost::json::object{{"max_drafts", 0}});
+  if ((*model)->generator().limits().max_branches > 1)
+    return fail(invalid_argument(fmt::format("decoder {} makes no drafts, it searches: its answers are others than plain "
+                                             "decoding's, so there is no ratio to measure", options.model.decoder)));
+  const char *const limit = (*model)->decoder_takes("max_drafts") ? "max_drafts" : "max_nodes";
+  auto without = (*model)->decoder_options(boost::json::object{{limit, 0}});
   if (!without)
-    return fail(invalid_argument(fmt::format("decoder {} cannot be switched off by max_drafts: {}",
-                                             options.model.decoder, without.error().message)));
+    return fail(invalid_argument(fmt::format("decoder {} cannot be switched off by {}, so there is nothing to compare with: {}",
+                                             options.model.decoder, limit, without.error().message)));
   boost::json::array rows;
   if (!options.json)
     fmt::print("{:>6} {:>12} {:>12} {:>8} {:>10} {:>12} {:>11} {:>10} {:>10}\n", "batch", "plain tok/s", "drafted",

@@ -18,6 +18,7 @@ Result<std::unique_ptr<LocalModel>> LocalModel::load(const Options &options) {
   config::Model model;
   model.name = "local";
   model.path = absolute_path(options.path.empty() ? default_model_path() : options.path);
+  if (!options.heads_path.empty()) model.draft_heads = absolute_path(options.heads_path);
   model.backend.name = options.backend;
   model.context = options.context;
   model.max_seqs = options.max_seqs;

@@ -18,6 +18,7 @@ class LocalModel {
     uint32_t max_seqs = 1;
     std::string decoder = "plain";
     std::vector<std::string> decoder_options;  ///< TOML, "key = value"
+    std::string heads_path;                    ///< draft heads for the model; empty = none
     std::string draft_path;                    ///< a model that drafts; the decoder knows it as "draft"
     bool quiet = true;     ///< without a line per load phase
   };
@@ -30,6 +31,7 @@ class LocalModel {
   Result<std::shared_ptr<const plugin::Options>> decoder_options(const boost::json::object &fields) const {
     return served_->decoder->validate(fields);
   }
+  bool decoder_takes(std::string_view option) const { return served_->decoder->takes(option); }  ///< per request
   uint64_t weights_bytes() const { return runtime_->info().weights_bytes; }
 
   uint32_t token_budget() const { return token_budget_; }  ///< of a step

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "core/app/draft_vocabulary.hpp"
 #include "core/app/progress.hpp"
 #include "core/model_file/gguf.hpp"
 
@@ -227,6 +228,11 @@ Result<> ModelRuntime::validate_for_decoder(const plugin::Options &options) cons
   return Error{Code::kUnavailable, "the model is down after a fault in one of its plugins", {}};
 }
 
+bool ModelRuntime::samples_drafts() const {
+  const std::lock_guard lock(chain_mutex_);
+  return decoder_ && (decoder_->needs().proposals & (SLUICE_PROPOSE_SAMPLED | SLUICE_PROPOSE_SAMPLED_IID)) != 0;
+}
+
 Result<> ModelRuntime::load_text(const std::string &path) {
   auto file = model_file::Gguf::open(path);
   if (!file) return file.error();
@@ -295,6 +301,7 @@ Result<> ModelRuntime::load_draft_model(const LoadHooks &hooks) {
     return Error{Code::kNotFound, fmt::format("the decoder wants the draft model '{}'; there is no [models.{}] with a "
                                               "path and a backend", name, name), "decoder"};
   if (hooks.progress) hooks.progress(fmt::format("draft model {}", name), 0, 0);
+  if (auto r = check_same_tokens(*tokenizer_, config_.path, source->path); !r) return r;
   auto loaded = LoadedBackend::load(config_.name, source->backend, host_, source->path, hooks);
   if (!loaded) return loaded.error();
   drafting_ = std::move(*loaded);

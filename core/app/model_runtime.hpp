@@ -86,6 +86,7 @@ class ModelRuntime {
   /// anew
   Result<> validate_for_sampler(size_t i, const plugin::Options &options) const;
   Result<> validate_for_decoder(const plugin::Options &options) const;
+  bool samples_drafts() const;  ///< its decoder draws drafts from distributions that it tells
 
  private:
   ModelRuntime(const config::Model &model, const ModelPlugins &plugins, plugin::Host &host, const Clock &clock,

@@ -4,6 +4,7 @@
 
 #include "core/app/version.hpp"
 #include "core/isolation/isolated_plugin.hpp"
+#include "core/plugin/instances.hpp"
 
 namespace sluice::app {
 
@@ -80,6 +81,44 @@ ModelPlugins PluginHouse::configure(const config::Model &model, std::vector<conf
   return out;
 }
 
+namespace {
+
+/// What a decoder may find once the model is loaded: more of everything than it could ask for.
+sluice_model_info stand_in_for(const config::Model &model) {
+  sluice_model_info info{};
+  info.struct_size = SLUICE_SIZE_THROUGH(sluice_model_info, arch);
+  info.vocab_size = 1 << 20;
+  info.max_context = model.context != 0 ? model.context : 1 << 20;
+  info.n_kv_groups = 1;
+  info.max_seqs = model.max_seqs;
+  if (!model.draft_heads.empty()) info.n_heads = 64, info.head_top = 1024;
+  info.caps = ~uint64_t{0};
+  return info;
+}
+
+/// A decoder's own judgement of its options, and whether the model that it drafts with is there.
+void check_decoder(PluginHouse &house, const config::Config &config, const config::Model &model,
+                   const ConfiguredPlugin &use, std::vector<config::Problem> &problems) {
+  if (use.library == nullptr || !use.options || use.own_process) return;
+  const auto report = [&](const std::string &what) {
+    problems.push_back({model.decoder.origin, fmt::format("models.{}.decoder: {}", model.name, what)});
+  };
+  const auto decoder = plugin::Decoder::create(*use.library, house.host().api_for(model.name, use.library->title()),
+                                               *use.options, model.max_seqs, stand_in_for(model));
+  if (!decoder) return report(decoder.error().message);
+  const char *drafts_with = (*decoder)->needs().draft_model;
+  if (drafts_with == nullptr) return;
+  for (const auto &other : config.models) {
+    if (other.name != drafts_with) continue;
+    if (other.engine) report(fmt::format("model {} has an engine of its own; a draft model has a backend", drafts_with));
+    if (&other == &model) report(fmt::format("model {} would draft for itself", drafts_with));
+    return;
+  }
+  report(fmt::format("it drafts with the model '{}'; there is no [models.{}]", drafts_with, drafts_with));
+}
+
+}  // namespace
+
 void check_plugins(const config::Config &config, std::vector<config::Problem> &problems) {
   const SteadyClock clock;
   auto house = PluginHouse::open(config.plugins, clock, nullptr);
@@ -88,7 +127,11 @@ void check_plugins(const config::Config &config, std::vector<config::Problem> &p
     return;
   }
   (*house)->load_libraries(config);
-  for (const auto &model : config.models) (*house)->configure(model, problems);
+  for (const auto &model : config.models) {
+    const size_t n = problems.size();
+    const auto plugins = (*house)->configure(model, problems);
+    if (problems.size() == n) check_decoder(**house, config, model, plugins.decoder, problems);
+  }
 }
 
 }  // namespace sluice::app

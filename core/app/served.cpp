@@ -52,6 +52,7 @@ void attach(lifecycle::ServedModel &served, const ModelRuntime &runtime, const M
         plugins.samplers[i], [&runtime, i](const plugin::Options &o) { return runtime.validate_for_sampler(i, o); }));
   served.decoder = request_schema(
       plugins.decoder, [&runtime](const plugin::Options &o) { return runtime.validate_for_decoder(o); });
+  served.decoder->samples_drafts = runtime.samples_drafts();
   const auto &from = runtime.defaults();
   served.defaults.temperature = from.temperature;
   served.defaults.top_p = from.top_p;

@@ -32,6 +32,7 @@ struct RequestSchema {
   std::function<Result<std::shared_ptr<const plugin::Options>>(const boost::json::object &)> validate;
 
   uint32_t default_beams = 0;  ///< of a decoder: num_beams as configured; 0 = it has no such option
+  bool samples_drafts = false;  ///< of a decoder: drafts are drawn from known distributions, so rejection can judge them
 
   bool takes(std::string_view key) const;
 };
