@@ -148,6 +148,7 @@ Law answer_law(const sluice_sample_spec &spec) {
 struct None {};
 class Independent final : public sdk::Decoder<None> {
  public:
+  static inline bool lies = false;  ///< it draws from other distributions than it tells
   Independent(const sluice_host_api &, const sdk::Config &, const sluice_decoder_setup &) {}
   void needs(sluice_decoder_needs &needs) const override {
     needs.proposals = SLUICE_PROPOSE_SAMPLED_IID;
@@ -177,7 +178,8 @@ class Independent final : public sdk::Decoder<None> {
   static constexpr int32_t kIds[3] = {4, 0, 2};
   static constexpr float kProb[2][3] = {{0.5F, 0.3F, 0.2F}, {0.1F, 0.3F, 0.6F}};
   int32_t drawn(uint32_t row) {
-    std::discrete_distribution<int> pick(kProb[row], kProb[row] + 3);
+    const uint32_t from = lies ? 1 - row : row;
+    std::discrete_distribution<int> pick(kProb[from], kProb[from] + 3);
     return kIds[pick(random_)];
   }
   std::mt19937 random_{17};
@@ -213,6 +215,42 @@ struct DecoderCase {
   MockModel::Use use{"plain"};
   const sluice_decoder_vtbl *own = nullptr;
   bool rejection = false;
+  bool stale_cache = false;  ///< the backend computes the row of every draft as if none had been said before it
+};
+
+/// A backend that gives every row of a draft the logits of its sequence's first row.
+class StaleBackend {
+ public:
+  explicit StaleBackend(const sluice_backend_vtbl &real) {
+    real_ = real;
+    vtbl_ = real;
+    vtbl_.submit = [](sluice_model *model, const sluice_step *step, sluice_ticket *out, sluice_status *status) {
+      first_row_.clear();
+      for (uint32_t row = 0, seq = 0; row < step->n_rows; ++row) {
+        while (step->row_token[row] >= step->q_indptr[seq + 1]) ++seq;
+        const bool goes_on = row > 0 && step->row_token[row - 1] >= step->q_indptr[seq];
+        first_row_.push_back(goes_on ? first_row_.back() : row);
+      }
+      return real_.submit(model, step, out, status);
+    };
+    vtbl_.wait = [](sluice_model *model, sluice_ticket ticket, uint64_t timeout, sluice_step_result *out,
+                    sluice_status *status) {
+      const int32_t code = real_.wait(model, ticket, timeout, out, status);
+      if (code != SLUICE_OK || out == nullptr || out->logits_host == nullptr) return code;
+      rows_.clear();
+      for (const uint32_t from : first_row_)
+        rows_.insert(rows_.end(), out->logits_host + size_t{from} * kVocab, out->logits_host + size_t{from + 1} * kVocab);
+      out->logits_host = rows_.data();
+      return code;
+    };
+  }
+  const sluice_backend_vtbl *vtbl() const { return &vtbl_; }
+
+ private:
+  static inline sluice_backend_vtbl real_{};
+  static inline std::vector<uint32_t> first_row_;
+  static inline std::vector<float> rows_;
+  sluice_backend_vtbl vtbl_{};
 };
 
 const DecoderCase kDecoders[] = {
@@ -247,6 +285,8 @@ Observed observe(const DecoderCase &decoder, const SamplerCase &sampler, uint32_
   small.insert(kTarget.begin(), kTarget.end());
   MockModel draft_model(host, small, limits, "greedy");
   auto parts = model.parts(load_plugin(host, "scheduler", "fcfs")->scheduler);
+  const StaleBackend stale(*parts.backend);
+  if (decoder.stale_cache) parts.backend = stale.vtbl();
   if (decoder.use.name == "draft") parts.draft_model = draft_model.drafting_parts(limits);
   sluice_decoder *own = nullptr;
   if (decoder.own != nullptr) {
@@ -444,6 +484,20 @@ std::vector<Law> laws_of(const sluice_sample_spec &spec) {
   };
   fill({});
   return out;
+}
+
+// Faults around the real verifier, in what it is told: the same run as above, and it must not pass.
+TEST(PlantedBugs, AroundTheRealVerifierAreSeen) {
+  const auto &sampler = samplers()[0];
+  const Law law = answer_law(sampler.spec);
+  constexpr uint32_t kFew = 20'000;
+  const DecoderCase honest = {"independent draws", {"plain"}, &kIndependent, true};
+  EXPECT_GT(p_value(observe(honest, sampler, kFew).counts, law), 1e-6) << "without a fault so few answers pass";
+  Independent::lies = true;
+  EXPECT_LT(p_value(observe(honest, sampler, kFew).counts, law), 1e-6) << "drafts drawn from another q than was told";
+  Independent::lies = false;
+  const DecoderCase stale = {"independent draws", {"plain"}, &kIndependent, true, true};
+  EXPECT_LT(p_value(observe(stale, sampler, kFew).counts, law), 1e-6) << "rows of drafts that do not see their path";
 }
 
 TEST(PlantedBugs, AreSeenByTheStatisticsAndTheRightRuleIsNotAccused) {
