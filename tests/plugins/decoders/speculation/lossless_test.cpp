@@ -48,13 +48,13 @@ TEST_P(Speculation, GivesThePlainTokensOfTheShippedModel) {
 TEST(AdaptiveSpeculation, GivesThePlainTokensOfTheShippedModel) {
   const auto model = ShippedModel::find();
   if (!model.exists || !std::filesystem::exists(model.draft)) GTEST_SKIP() << "no model at " << model.target;
-  const auto prompts = mixed_prompts(model, 6);
+  const auto prompts = mixed_prompts(model, 4);
   for (const auto &sampling : sampling_cases()) {
     Decoding plain;
     plain.backend = "cpu";
     plain.model = model.target;
     plain.stop_tokens = model.stop_tokens();
-    plain.max_new = 64;
+    plain.max_new = 48;
     plain.sampler_options = sampling.options;
     const auto expected = decode(plain, prompts);
     ASSERT_EQ(expected.failure, "");
